@@ -49,11 +49,15 @@ pub enum Command {
     Version,
     /// Make a release current; with `test` only say what would be done.
     Deploy(Box<Deploy>),
+    /// Deploy with the spec and the environment that this host has stored: for those who may not read them.
+    Redeploy(Redeploy),
     /// Make an earlier release current again.
     Rollback(Rollback),
-    /// The releases of an app that are on this host, newest first.
+    /// The releases of an app that are on this host, newest first. Data: a list of
+    /// `{release, current, at, who}`.
     Releases(Release),
-    /// What was done to an app, by whom, and how it ended.
+    /// What was done to an app, by whom, and how it ended. Data: a list of
+    /// `{id, verb, release, state, at, who, ms, message}`, newest first.
     History(History),
     /// Restart the workers one by one.
     Reload(Release),
@@ -74,15 +78,18 @@ pub enum Command {
         #[serde(default)]
         wait: u64,
     },
-    /// The state of one app, or of all and of the agent.
+    /// The names of the variables in an app's environment, never their values. Data: `{names: […]}`.
+    EnvNames(Release),
+    /// The state of one app, or of all and of the agent. Data: `{host: {…}, apps: {NAME: {…}}}`.
     Status {
         /// Absent: all.
         #[serde(default)]
         app: Option<AppName>,
     },
-    /// Lines of the app's log.
+    /// Lines of the app's log, each as a progress `output`.
     Logs(Logs),
-    /// Run a command in the app's release and environment.
+    /// Run a command in the app's release and environment. Its lines come as progress `output` with the
+    /// step `stdout` or `stderr`. Data: `{code: N}`, the exit code (128 and the signal's number for a signal).
     Run(Run),
     /// Show the maintenance page instead of the app, or no longer.
     Maintenance {
@@ -113,6 +120,8 @@ impl Command {
             Self::Version => "version",
             Self::Deploy(deploy) if deploy.test => "plan",
             Self::Deploy(_) => "deploy",
+            Self::Redeploy(redeploy) if redeploy.test => "plan",
+            Self::Redeploy(_) => "deploy",
             Self::Rollback(_) => "rollback",
             Self::Releases(_) => "releases",
             Self::History(_) => "history",
@@ -121,6 +130,7 @@ impl Command {
             Self::Stop(_) => "stop",
             Self::Start(_) => "start",
             Self::Env { .. } => "env",
+            Self::EnvNames(_) => "env_names",
             Self::Status { .. } => "status",
             Self::Logs(_) => "logs",
             Self::Run(_) => "run",
@@ -140,12 +150,14 @@ impl Command {
             Self::Ping | Self::Version => None,
             Self::Status { app } => app.as_ref(),
             Self::Deploy(deploy) => Some(&deploy.spec.app),
+            Self::Redeploy(redeploy) => Some(&redeploy.app),
             Self::Rollback(rollback) => Some(&rollback.app),
             Self::Releases(of)
             | Self::Reload(of)
             | Self::Restart(of)
             | Self::Stop(of)
             | Self::Start(of)
+            | Self::EnvNames(of)
             | Self::Remove(of) => Some(&of.app),
             Self::History(history) => Some(&history.app),
             Self::Env { app, .. } | Self::Maintenance { app, .. } => Some(app),
@@ -175,6 +187,27 @@ pub struct Deploy {
     #[serde(default)]
     pub wait: u64,
     /// Risks that the operator accepts by name; `destructive` allows migrations that lose data.
+    #[serde(default)]
+    pub allow: Vec<String>,
+}
+
+/// A deploy of an app that this host has deployed before, as its stored spec says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Redeploy {
+    /// The app.
+    pub app: AppName,
+    /// The package to run.
+    pub package: Package,
+    /// Only plan.
+    #[serde(default)]
+    pub test: bool,
+    /// Switch cold even where hot would do.
+    #[serde(default)]
+    pub cold: bool,
+    /// Seconds to wait for the app's lock.
+    #[serde(default)]
+    pub wait: u64,
+    /// Risks that the operator accepts by name, as for a deploy.
     #[serde(default)]
     pub allow: Vec<String>,
 }

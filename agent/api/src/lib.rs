@@ -12,7 +12,8 @@ mod outcome;
 mod spec;
 
 pub use command::{
-    Backup, Command, Deploy, History, Logs, Metric, Package, Release, Request, Restore, Rollback, Run, Who,
+    Backup, Command, Deploy, History, Logs, Metric, Package, Redeploy, Release, Request, Restore, Rollback,
+    Run, Who,
 };
 pub use names::{AppName, NameError, ReleaseId, Tag};
 pub use outcome::{Code, Failure, Outcome, Progress, Reply, State, StepReport};
