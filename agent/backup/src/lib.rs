@@ -1,1 +1,5 @@
-//! Being written.
+//! Continuous, incremental, encrypted backups of SQLite databases, and of the files beside them.
+//!
+//! The crate knows nothing of Flipside: it takes the path of a database, recipients and a store.
+
+pub mod store;
