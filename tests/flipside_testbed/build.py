@@ -1,0 +1,32 @@
+"""Builds the agent and the command line, and puts them where every user can run them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from flipside_testbed.places import CHECKOUT
+from flipside_testbed.tools import Missing
+
+PROGRAMS = ("flipside-agent", "flipside")
+
+
+def binaries(into: Path, faults: bool = False) -> None:
+    """Builds with the workspace's own profile; with `faults` the agent obeys FLIPSIDE_FAULT."""
+    if shutil.which("cargo") is None:
+        raise Missing(
+            "cargo is not on the PATH: install Rust from https://rustup.rs (Debian's own is too old)"
+        )
+    features = ["--features", "flipside-agent/faults"] if faults else []
+    argv = ["cargo", "build", "--workspace", "--bins", "--locked", *features]
+    done = subprocess.run(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise Missing(f"{' '.join(argv)} failed:\n{done.stderr[-4000:]}")
+    into.mkdir(parents=True, exist_ok=True)
+    for name in PROGRAMS:
+        # Renamed into place: the old one may be running.
+        aside = into / f".{name}.new"
+        shutil.copy2(CHECKOUT / "target/debug" / name, aside)
+        aside.chmod(0o755)
+        aside.rename(into / name)

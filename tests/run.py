@@ -1,0 +1,25 @@
+"""Runs pytest in its venv; arguments go through. What `make test` calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from flipside_testbed import tools
+
+
+def main() -> None:
+    """Becomes pytest."""
+    try:
+        tools.debian_packages()
+        python = str(tools.pytest())
+    except tools.Missing as missing:
+        sys.exit(str(missing))
+    tests = Path(__file__).parent
+    os.chdir(tests)
+    os.execv(python, [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
