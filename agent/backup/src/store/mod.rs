@@ -12,12 +12,22 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 mod error;
+mod fake;
 mod folder;
 mod key;
+mod retry;
+mod s3;
+mod s3_address;
+mod s3_error;
+mod throttle;
 
 pub use error::{ErrorKind, StoreError};
+pub use fake::{Fake, Fault};
 pub use folder::Folder;
 pub use key::{check_key, check_prefix};
+pub use retry::{Patience, Retrying, holds};
+pub use s3::S3;
+pub use throttle::Throttled;
 
 /// The largest object that is read or written. Segments and parts of media are at most 16 MiB and a
 /// little; what is larger is none of ours, and is not taken into memory.
@@ -56,10 +66,13 @@ pub trait Store: Send + Sync {
 }
 
 /// Opens the store that `url` names: the path of a folder (it is made at the first put), or
-/// `s3://bucket/prefix?region=…&endpoint=…`. Nothing is asked of it yet.
+/// `s3://bucket/prefix?region=…&endpoint=…`, with patience. Nothing is asked of it yet.
 pub fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
     if url.is_empty() {
         return Err(StoreError::bad_url(url, "it is empty"));
+    }
+    if url.starts_with("s3://") {
+        return Ok(Arc::new(Retrying::new(Arc::new(S3::new(url)?), Patience::default())));
     }
     if let Some((scheme, _)) = url.split_once("://") {
         return Err(StoreError::bad_url(url, format!("there is no store of the kind {scheme:?}")));
