@@ -2,4 +2,9 @@
 //!
 //! The crate knows nothing of Flipside: it takes the path of a database, recipients and a store.
 
+pub mod chain;
+pub mod clock;
+pub mod crypt;
+mod hex;
+pub mod pages;
 pub mod store;
