@@ -7,4 +7,5 @@ pub mod clock;
 pub mod crypt;
 mod hex;
 pub mod pages;
+pub mod retain;
 pub mod store;
