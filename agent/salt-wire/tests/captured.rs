@@ -1,5 +1,7 @@
 //! Every frame that was captured from real masters and minions of four releases, in every way it may arrive.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests, which may panic")]
+
 use std::path::Path;
 
 use bytes::Bytes;
