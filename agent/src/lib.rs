@@ -1,5 +1,13 @@
-//! The agent as a library, so that tests drive its parts; `main` is the boot order and nothing else.
+//! The agent as a library, so that tests drive its parts; `main` is the boot order and nothing else, and the
+//! only place that names concrete adapters.
 
 pub mod app;
+pub mod config;
+pub mod db;
+pub mod host;
+pub mod inlets;
+pub mod progress;
+pub mod router;
 pub mod runtime;
+pub mod secrets;
 pub mod sys;

@@ -1,2 +1,83 @@
-//! Being written.
-fn main() {}
+//! `flipside-agent`: reads as the boot order.
+
+mod boot;
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser;
+use flipside_agent::{
+    config::Config, db::Db, host::Host, inlets::api::Inlet, router::Router, secrets::Keyring, sys::clock,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long a graceful stop waits for running commands. What is not done by then is finished or undone at the
+/// next start.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// The daemon beside the salt-minion.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// The configuration.
+    #[arg(long, default_value = "/etc/flipside/agent.toml")]
+    config: PathBuf,
+    /// Where to write the process id, once the API answers.
+    #[arg(long)]
+    pid_file: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    boot::trace();
+    match daemon(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "AgentFailed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn daemon(args: &Args) -> anyhow::Result<()> {
+    let config = Config::load(&args.config)?;
+    boot::folders(&config)?;
+    let _instance = boot::only_instance(&config.state_dir)?;
+    let keyring = Keyring::open(&config.state_dir.join("identity"))?;
+    let db = Db::open(&config.state_dir.join("agent.db"))?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(serve(args, config, keyring, db))
+}
+
+async fn serve(args: &Args, config: Config, keyring: Keyring, db: Db) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let stop = CancellationToken::new();
+    let inlet = Inlet::bind(&config.socket, config.socket_group.as_deref())?;
+    let host = Arc::new(Host { config, db, keyring, runtimes: Vec::new(), started: clock::now_ms() });
+    let router = Router::new(Arc::clone(&host), stop.clone());
+    let api = inlet.serve(Arc::clone(&router), stop.clone());
+    boot::pid_file(args.pid_file.as_deref())?;
+    tracing::info!(id = host.config.id, socket = %host.config.socket.display(), "AgentStarted");
+    let served = async {
+        api.await;
+        router.drain().await;
+    };
+    tokio::pin!(served);
+    tokio::select! {
+        () = &mut served => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    stop.cancel();
+    tracing::info!("AgentStopping");
+    if tokio::time::timeout(LAST_WORDS, served).await.is_err() {
+        tracing::warn!("AgentStoppedWithCommandsRunning");
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Whether an answer through nginx counts as healthy.
+
+use flipside_api::Health;
+
+/// An answer, as far as health looks at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The `Location` header.
+    pub location: Option<String>,
+    /// The body, or the beginning of it.
+    pub body: Vec<u8>,
+}
+
+/// Why an answer is not healthy, or `None`.
+pub fn complaint(expected: &Health, answer: &Answer) -> Option<String> {
+    let status = answer.status;
+    let to = answer.location.as_ref().map_or_else(String::new, |to| {
+        let to: String = to.chars().filter(|c| !c.is_control()).take(200).collect();
+        format!(" to {to}")
+    });
+    match expected.status {
+        Some(wanted) if wanted != status => return Some(format!("answered {status}{to}, not {wanted}")),
+        None if status >= 500 => return Some(format!("answered {status}")),
+        _ => {}
+    }
+    let text = expected.contains.as_deref().filter(|text| !text.is_empty())?;
+    let found = answer.body.windows(text.len()).any(|window| window == text.as_bytes());
+    (!found).then(|| format!("answered {status}{to}, and the body does not hold {text:?}"))
+}
+
+/// The host to ask for: the first domain that is no pattern, else one that the first pattern matches.
+pub fn host(domains: &[String]) -> String {
+    let plain = domains.iter().find(|domain| !domain.starts_with("*."));
+    match (plain, domains.first()) {
+        (Some(domain), _) => domain.clone(),
+        (None, Some(pattern)) => pattern.replacen('*', "www", 1),
+        (None, None) => "localhost".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, location: None, body: body.into() }
+    }
+
+    #[test]
+    fn without_a_status_anything_below_500_is_healthy() {
+        for status in [200, 301, 302, 404, 403] {
+            assert_eq!(complaint(&Health::default(), &answer(status, "")), None);
+        }
+        assert!(complaint(&Health::default(), &answer(502, "")).is_some());
+    }
+
+    #[test]
+    fn a_status_that_is_said_is_wanted() {
+        let expected = Health { status: Some(200), ..Health::default() };
+        assert_eq!(complaint(&expected, &answer(200, "")), None);
+        let redirect = Answer { location: Some("https://x/\r\n".into()), ..answer(301, "") };
+        assert_eq!(complaint(&expected, &redirect).unwrap(), "answered 301 to https://x/, not 200");
+    }
+
+    #[test]
+    fn a_text_that_is_said_is_wanted() {
+        let expected = Health { contains: Some("ok".into()), ..Health::default() };
+        assert_eq!(complaint(&expected, &answer(200, "all ok")), None);
+        assert!(complaint(&expected, &answer(200, "")).unwrap().contains("does not hold \"ok\""));
+        assert_eq!(complaint(&Health { contains: Some(String::new()), ..expected }, &answer(200, "")), None);
+    }
+
+    #[test]
+    fn the_host_is_a_real_domain() {
+        assert_eq!(host(&["*.x.org".into(), "y.org".into()]), "y.org");
+        assert_eq!(host(&["*.x.org".into()]), "www.x.org");
+    }
+}

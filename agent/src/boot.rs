@@ -1,0 +1,57 @@
+//! What the agent needs before it can serve: a log, folders, the certainty to be alone.
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use anyhow::Context as _;
+use flipside_agent::{config::Config, sys};
+use tracing_subscriber::EnvFilter;
+
+/// Logs to standard error: one line an event, `FLIPSIDE_LOG` says how much.
+pub(crate) fn trace() {
+    let filter = EnvFilter::try_from_env("FLIPSIDE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+}
+
+/// Makes the agent's folders. Others pass through them; what is private in them is so by its own mode.
+pub(crate) fn folders(config: &Config) -> anyhow::Result<()> {
+    for (folder, mode) in [
+        (&config.state_dir, 0o711),
+        (&config.apps_dir, 0o755),
+        (&config.run_dir, 0o755),
+        (&config.log_dir, 0o755),
+    ] {
+        if !folder.is_dir() {
+            sys::beneath::ensure_dir(folder, mode, None)
+                .with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that no other agent works on this state. The lock is the kernel's, so it is never stale.
+pub(crate) fn only_instance(state_dir: &Path) -> anyhow::Result<File> {
+    let path = state_dir.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another agent works on {}: end it first", state_dir.display()))?;
+    Ok(file)
+}
+
+/// Writes the process id where it is wanted.
+pub(crate) fn pid_file(path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let line = format!("{}\n", std::process::id());
+    sys::atomic_write::write(path, line.as_bytes(), 0o644, None)
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,171 @@
+//! From a command to what handles it: one match, one lock for each app, one answer for each request id.
+//!
+//! A command runs in a task of the router's own: whoever asked may leave. The same id, verb and app joins a
+//! running command, and gets the recorded outcome of one that has ended.
+
+mod locks;
+mod status;
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use flipside_api::{AppName, Code, Command, Failure, Outcome, Request, State, Who};
+use futures_util::FutureExt;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    host::{Host, fault},
+    progress::{Channel, Subscription},
+    sys::clock,
+};
+
+pub use locks::Locks;
+
+/// The same key is the same command.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    id: String,
+    verb: &'static str,
+    app: AppName,
+}
+
+/// Where all commands come together.
+pub struct Router {
+    host: Arc<Host>,
+    locks: Locks,
+    running: Mutex<HashMap<Key, Arc<Channel>>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Router {
+    /// A router for this host; `stop` ends commands that only watch.
+    pub fn new(host: Arc<Host>, stop: CancellationToken) -> Arc<Self> {
+        let (locks, running, tasks) = (Locks::default(), Mutex::default(), TaskTracker::new());
+        Arc::new(Self { host, locks, running, tasks, stop })
+    }
+
+    /// Begins what is asked, or joins it where it runs already.
+    pub fn submit(self: &Arc<Self>, request: Request) -> Subscription {
+        let Request { who, command, .. } = request;
+        let key = key(&who, &command);
+        let channel = Channel::new();
+        if let Some(key) = &key {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(channel) = running.get(key) {
+                return channel.subscribe();
+            }
+            running.insert(key.clone(), Arc::clone(&channel));
+        }
+        let heard = channel.subscribe();
+        let router = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let begun = clock::now_ms();
+            let work = AssertUnwindSafe(router.answer(&who, command, key.as_ref(), &channel));
+            let mut outcome = work.catch_unwind().await.unwrap_or_else(|_| {
+                let failure =
+                    Failure::new(Code::Host, "the agent hit a fault of its own; its log says where");
+                Outcome::bad(State::Failed, failure)
+            });
+            if outcome.ms == 0 {
+                outcome.ms = u64::try_from(clock::now_ms() - begun).unwrap_or(0);
+            }
+            if let Some(key) = &key {
+                router.running.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+            }
+            channel.finish(outcome);
+        });
+        heard
+    }
+
+    /// Waits until every command has ended.
+    pub async fn drain(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    async fn answer(
+        &self,
+        who: &Who,
+        command: Command,
+        key: Option<&Key>,
+        channel: &Arc<Channel>,
+    ) -> Outcome {
+        if let Some(Key { id, verb, app }) = key {
+            match self.host.db.answered(id, verb, app).await {
+                Ok(Some(outcome)) => return outcome,
+                Ok(None) => {}
+                Err(error) => {
+                    return Outcome::bad(State::Refused, fault("cannot look up the request", &error));
+                }
+            }
+        }
+        let (verb, app) = (command.verb(), command.app().cloned());
+        tracing::info!(
+            verb,
+            app = app.as_ref().map(AppName::as_str),
+            via = who.via,
+            user = who.user,
+            "CommandStarted"
+        );
+        let outcome = self.handle(who, command, channel).await.unwrap_or_else(|failure| {
+            let state = if failure.code == Code::Busy { State::Busy } else { State::Refused };
+            Outcome::bad(state, failure)
+        });
+        let error = outcome.error.as_ref().map(|error| error.message.as_str());
+        tracing::info!(verb, app = app.as_ref().map(AppName::as_str), state = ?outcome.state, error, "CommandEnded");
+        // What was not begun may be asked again under the same id.
+        if let Some(Key { id, verb, app }) = key
+            && !matches!(outcome.state, State::Busy | State::Refused | State::Planned)
+            && let Err(error) = self.host.db.answer((id, verb, app), &outcome, clock::now_ms()).await
+        {
+            tracing::error!(%error, "AnswerRecordFailed");
+        }
+        outcome
+    }
+
+    async fn handle(
+        &self,
+        _who: &Who,
+        command: Command,
+        _channel: &Arc<Channel>,
+    ) -> Result<Outcome, Failure> {
+        match command {
+            Command::Ping => Ok(Outcome::answer(serde_json::json!({ "id": self.host.config.id }))),
+            Command::Version => Ok(status::version()),
+            Command::Status { app } => status::status(self, app.as_ref()).await,
+            Command::History(history) => status::history(&self.host, &history).await,
+            other => {
+                let verb = other.verb();
+                Err(Failure::new(Code::Gate, format!("this agent was built without {verb}")))
+            }
+        }
+    }
+}
+
+/// The key of a command that may be joined: one that has an id and changes something.
+fn key(who: &Who, command: &Command) -> Option<Key> {
+    let changes = !matches!(
+        command,
+        Command::Ping
+            | Command::Version
+            | Command::Status { .. }
+            | Command::History(_)
+            | Command::Releases(_)
+            | Command::EnvNames(_)
+            | Command::Logs(_)
+            | Command::Metric(_)
+            | Command::Backups(_)
+    ) && command.verb() != "plan";
+    let id = who.id.clone().filter(|id| !id.is_empty() && changes)?;
+    Some(Key { id, verb: command.verb(), app: command.app()?.clone() })
+}
+
+/// The failure of a command about an app that this host does not have.
+fn not_deployed(app: &AppName) -> Failure {
+    Failure::new(Code::NotFound, format!("{app} was never deployed on this host"))
+        .hint(format!("deploy it: salt 'THIS-HOST' flipside.deploy {app}"))
+}

@@ -1,0 +1,114 @@
+//! Questions that change nothing: versions, state, history.
+
+use flipside_api::{AppName, Failure, History, Outcome, VERSION};
+use serde_json::{Map, Value, json};
+
+use super::Router;
+use crate::{
+    app::record::App,
+    host::{Host, fault},
+    runtime::{Observed, Worker},
+    sys::{clock, users},
+};
+
+/// The versions of the agent and of the contract.
+pub(super) fn version() -> Outcome {
+    Outcome::answer(json!({ "agent": env!("CARGO_PKG_VERSION"), "api": VERSION }))
+}
+
+/// The host and one app, or all.
+pub(super) async fn status(router: &Router, only: Option<&AppName>) -> Result<Outcome, Failure> {
+    let host = &router.host;
+    let mut apps = Map::new();
+    for app in host.db.apps().await.map_err(|error| fault("cannot read the apps", &error))? {
+        if only.is_none_or(|only| *only == app.spec.app) {
+            apps.insert(app.spec.app.to_string(), one(router, &app).await);
+        }
+    }
+    if let Some(only) = only.filter(|only| !apps.contains_key(only.as_str())) {
+        return Err(super::not_deployed(only));
+    }
+    let about = json!({
+        "id": host.config.id,
+        "agent": env!("CARGO_PKG_VERSION"),
+        "up_seconds": (clock::now_ms() - host.started) / 1000,
+        "recipient": host.keyring.recipient(),
+        "isolated": users::am_root(),
+        "isolation": if users::am_root() { "each app has a user of its own" } else { "all runs under one uid" },
+        "apps": apps.len(),
+        "backup": host.config.backup.is_some(),
+    });
+    Ok(Outcome::answer(json!({ "host": about, "apps": apps })))
+}
+
+async fn one(router: &Router, app: &App) -> Value {
+    let paths = router.host.paths(&app.spec.app);
+    let observed = match router.host.runtime(app.spec.runtime) {
+        Ok(runtime) => runtime.observe(&paths).await,
+        Err(failure) => Err(failure),
+    };
+    let (observed, problem) = match observed {
+        Ok(observed) => (observed, None),
+        Err(failure) => (Observed::default(), Some(failure.message)),
+    };
+    let serving = observed.workers.iter().filter(|w| w.accepting && w.release.as_ref() == Some(&app.release));
+    let state = match (app.stopped, observed.listening, serving.count()) {
+        (true, false, _) => "stopped",
+        (_, false, _) => "down",
+        (_, true, n) if n > 0 && n == observed.workers.len() => "running",
+        (_, true, _) => "degraded",
+    };
+    json!({
+        "release": app.release,
+        "state": state,
+        "problem": problem,
+        "busy": router.locks.holder(&app.spec.app),
+        "runtime": app.spec.runtime,
+        "domains": app.spec.domains,
+        "url": app.spec.public_url,
+        "vhost": app.spec.vhost,
+        "maintenance": paths.maintenance().exists(),
+        "workers": observed.workers.iter().map(worker).collect::<Vec<_>>(),
+    })
+}
+
+fn worker(worker: &Worker) -> Value {
+    json!({
+        "id": worker.id,
+        "pid": worker.pid,
+        "accepting": worker.accepting,
+        "busy": worker.busy,
+        "release": worker.release,
+        "rss": worker.rss,
+        "requests": worker.requests,
+        "respawns": worker.respawns,
+    })
+}
+
+/// What was done to an app.
+pub(super) async fn history(host: &Host, asked: &History) -> Result<Outcome, Failure> {
+    let limit = asked.limit.clamp(1, 500);
+    let entries =
+        host.db.history(&asked.app, limit).await.map_err(|error| fault("cannot read the history", &error))?;
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|entry| {
+            let outcome = entry.outcome.as_ref();
+            let error = outcome.and_then(|outcome| outcome.error.as_ref());
+            json!({
+                "id": entry.id,
+                "verb": entry.verb,
+                "release": entry.release,
+                "state": outcome.map_or(json!("running"), |outcome| json!(outcome.state)),
+                "at": clock::rfc3339(entry.at),
+                "who": { "via": entry.who.via, "user": entry.who.user, "id": entry.who.id },
+                "ms": entry.ended.map(|ended| ended - entry.at),
+                "message": error.map_or_else(
+                    || outcome.map_or("", |outcome| outcome.comment.as_str()),
+                    |error| error.message.as_str(),
+                ),
+            })
+        })
+        .collect();
+    Ok(Outcome::answer(Value::Array(entries)))
+}
