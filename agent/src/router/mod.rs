@@ -94,6 +94,11 @@ impl Router {
         key: Option<&Key>,
         channel: &Arc<Channel>,
     ) -> Outcome {
+        if self.stop.is_cancelled() {
+            let failure =
+                Failure::new(Code::Interrupted, "the agent is stopping").hint("ask again in a moment");
+            return Outcome::bad(State::Refused, failure);
+        }
         if let Some(Key { id, verb, app }) = key {
             match self.host.db.answered(id, verb, app).await {
                 Ok(Some(outcome)) => return outcome,
