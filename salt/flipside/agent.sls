@@ -1,0 +1,82 @@
+{#- The agent itself: its configuration, its unit, the user that builds releases. With agent.manage false this does
+    nothing: whoever started the agent keeps it. -#}
+{%- set flip = salt["flipside.layout"](pillar.get("flipside", {})) %}
+{%- set host = flip.host %}
+{%- set agent = host.agent %}
+{%- if agent.manage %}
+{%- if host.users %}
+flipside-build-user:
+  user.present:
+    - name: {{ host.build_user }}
+    - system: True
+    - usergroup: True
+    - home: {{ host.state_dir }}/build
+    - createhome: False
+    - shell: /usr/sbin/nologin
+
+{{ host.state_dir }}/build:
+  file.directory:
+    - user: {{ host.build_user }}
+    - group: {{ host.build_user }}
+    - mode: "0755"
+    - require:
+      - user: flipside-build-user
+      - file: {{ host.state_dir }}
+{%- endif %}
+
+{%- for folder, mode in ((host.apps_dir, "0755"), (host.state_dir, "0711"), (host.log_dir, "0755")) %}
+{{ folder }}:
+  file.directory:
+    - mode: "{{ mode }}"
+    - makedirs: True
+{%- endfor %}
+
+{%- if agent.source %}
+{{ agent.binary }}:
+  file.managed:
+    - source: {{ agent.source | json }}
+    {%- if agent.source_hash %}
+    - source_hash: {{ agent.source_hash | json }}
+    {%- endif %}
+    - mode: "0755"
+    - makedirs: True
+{%- endif %}
+
+{{ agent.config }}:
+  file.managed:
+    - contents: {{ flip.agent_toml | json }}
+    - mode: "0640"
+    - makedirs: True
+    - show_changes: False
+
+{%- if grains.get("init") == "systemd" %}
+/etc/systemd/system/flipside-agent.service:
+  file.managed:
+    - source: salt://flipside/files/flipside-agent.service.jinja
+    - template: jinja
+    - mode: "0644"
+    - context:
+        host: {{ host | json }}
+
+flipside-agent-units:
+  module.run:
+    - name: service.systemctl_reload
+    - onchanges:
+      - file: /etc/systemd/system/flipside-agent.service
+
+flipside-agent:
+  service.running:
+    - enable: True
+    - require:
+      - module: flipside-agent-units
+    - watch:
+      - file: {{ agent.config }}
+      - file: /etc/systemd/system/flipside-agent.service
+      {%- if agent.source %}
+      - file: {{ agent.binary }}
+      {%- endif %}
+{%- endif %}
+{%- else %}
+flipside-agent-is-not-managed:
+  test.nop
+{%- endif %}

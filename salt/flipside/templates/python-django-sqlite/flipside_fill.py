@@ -1,0 +1,220 @@
+"""
+What production needs of a Django project's settings, where the project left a development value.
+
+Each function takes the project's settings as a map and returns the ones to change. A value that the project
+chose for production stays. Works with Django 4.2 and newer.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import django
+
+LOCAL = {"localhost", "127.0.0.1", "[::1]", ".localhost", "0.0.0.0", "*", "testserver"}
+PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
+LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+STATICFILES = "django.contrib.staticfiles.storage.StaticFilesStorage"
+
+
+def filled(settings, module, env):
+    """The settings to change, from the project's ``settings`` and the app's environment."""
+    place = _Place(module, env)
+    changes = {"DEBUG": False}
+    for fill in (_hosts, _secret_key, _databases, _static, _media, _caches, _https, _logging):
+        changes.update(fill({**settings, **changes}, env, place))
+    return changes
+
+
+class _Place:
+    """Knows whether a path lies in the project or its release, where nothing may be written."""
+
+    def __init__(self, module, env):
+        file = getattr(module, "__file__", None) or "."
+        depth = module.__name__.count(".") + (Path(file).name == "__init__.py")
+        top = Path(os.path.abspath(file)).parents[depth]
+        self.own = [
+            Path(env[name]) for name in ("DATA_DIR", "MEDIA_DIR", "STATIC_ROOT", "HOME") if env.get(name)
+        ]
+        self.code = {Path(os.path.abspath(sys.prefix)), Path(sys.prefix).resolve(), top, top.resolve()}
+        if env.get("DATA_DIR"):
+            self.code.add(Path(env["DATA_DIR"]).parent)
+
+    def in_project(self, path):
+        path = Path(path)
+        if not path.is_absolute():
+            return True
+        path = Path(os.path.abspath(path))
+        if any(_within(path, own) or _within(path.resolve(), own.resolve()) for own in self.own):
+            return False
+        return any(_within(path, code) or _within(path.resolve(), code) for code in self.code)
+
+
+def _within(path, folder):
+    return path == folder or folder in path.parents
+
+
+def _hosts(settings, env, _place):
+    ours = [_pattern(host) for host in env.get("ALLOWED_HOSTS", "").replace(" ", ",").split(",") if host]
+    if not ours:
+        return {}
+    theirs = [host for host in settings.get("ALLOWED_HOSTS") or [] if host not in LOCAL]
+    changes = {"ALLOWED_HOSTS": list(dict.fromkeys([*theirs, *ours]))}
+    public = urlsplit(env.get("PUBLIC_URL", ""))
+    if public.scheme and public.netloc:
+        port = f":{public.port}" if public.port else ""
+        origins = [f"{public.scheme}://{'*' if host.startswith('.') else ''}{host}{port}" for host in ours]
+        trusted = [
+            *(settings.get("CSRF_TRUSTED_ORIGINS") or []),
+            f"{public.scheme}://{public.netloc}",
+            *origins,
+        ]
+        changes["CSRF_TRUSTED_ORIGINS"] = list(dict.fromkeys(trusted))
+    return changes
+
+
+def _pattern(host):
+    return host[1:] if host.startswith("*.") else host
+
+
+def _secret_key(settings, env, _place):
+    key = settings.get("SECRET_KEY") or ""
+    key = key.decode("latin-1") if isinstance(key, bytes) else str(key)
+    # The same measure as Django's own deployment check.
+    weak = key.startswith("django-insecure-") or len(key) < 50 or len(set(key)) < 5
+    return {"SECRET_KEY": env["SECRET_KEY"]} if weak and env.get("SECRET_KEY") else {}
+
+
+def _databases(settings, env, place):
+    data = env.get("DATA_DIR")
+    databases = settings.get("DATABASES")
+    if not data or not isinstance(databases, dict):
+        return {}
+    changed, names = {}, set()
+    for alias, database in databases.items():
+        engine = str(database.get("ENGINE", "")) if isinstance(database, dict) else ""
+        if engine.rpartition(".")[2] not in ("sqlite3", "spatialite"):
+            changed[alias] = database
+            continue
+        database = dict(database)
+        name = str(database.get("NAME") or "")
+        if name and not name.startswith((":memory:", "file:")) and place.in_project(name):
+            file = Path(name).name
+            # Two databases of one name in different folders stay two.
+            file = f"{alias}-{file}" if file in names else file
+            database["NAME"] = str(Path(data) / file)
+            names.add(file)
+        database["OPTIONS"] = _sqlite_options(database.get("OPTIONS"))
+        changed[alias] = database
+    if django.VERSION < (5, 1):
+        _older_sqlite()
+    return {"DATABASES": changed}
+
+
+def _sqlite_options(given):
+    options = {"timeout": 20, **(given or {})}
+    if django.VERSION >= (5, 1):
+        options.setdefault("transaction_mode", "IMMEDIATE")
+        options.setdefault("init_command", PRAGMAS)
+    return options
+
+
+def _older_sqlite():
+    """Before Django 5.1 there are no options for it: each new connection is told."""
+    from django.db.backends.signals import connection_created
+
+    def told(sender, connection, **_kwargs):
+        if connection.vendor != "sqlite":
+            return
+        with connection.cursor() as cursor:
+            for pragma in PRAGMAS.split(";"):
+                cursor.execute(pragma)
+        connection._start_transaction_under_autocommit = lambda: connection.cursor().execute(
+            "BEGIN IMMEDIATE"
+        )
+
+    connection_created.connect(told, weak=False, dispatch_uid="flipside-sqlite")
+
+
+def _static(settings, env, place):
+    changes = {}
+    root = env.get("STATIC_ROOT")
+    apps = [str(app) for app in settings.get("INSTALLED_APPS") or []]
+    if not root or not any(app.startswith("django.contrib.staticfiles") for app in apps):
+        return changes
+    theirs = settings.get("STATIC_ROOT")
+    if not theirs or place.in_project(theirs):
+        changes["STATIC_ROOT"] = root
+    url = settings.get("STATIC_URL") or ""
+    if env.get("STATIC_URL") and "//" not in str(url):
+        changes["STATIC_URL"] = env["STATIC_URL"]
+    storages = settings.get("STORAGES")
+    staticfiles = (storages or {}).get("staticfiles") or {}
+    left_alone = staticfiles.get("BACKEND", STATICFILES) == STATICFILES
+    older = settings.get("STATICFILES_STORAGE") or settings.get("DEFAULT_FILE_STORAGE")
+    if left_alone and not older:
+        default = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
+        ours = {"BACKEND": "flipside_storage.ReleaseStaticFilesStorage"}
+        changes["STORAGES"] = {"default": default, **(storages or {}), "staticfiles": {**staticfiles, **ours}}
+    elif older and settings.get("STATICFILES_STORAGE", STATICFILES) == STATICFILES:
+        # The old names and STORAGES exclude each other.
+        changes["STATICFILES_STORAGE"] = "flipside_storage.ReleaseStaticFilesStorage"
+    return changes
+
+
+def _media(settings, env, place):
+    root, theirs = env.get("MEDIA_DIR"), settings.get("MEDIA_ROOT")
+    if not root or (theirs and not place.in_project(theirs)):
+        return {}
+    return {"MEDIA_ROOT": root, "MEDIA_URL": settings.get("MEDIA_URL") or env.get("MEDIA_URL") or "/media/"}
+
+
+def _caches(settings, env, _place):
+    caches = settings.get("CACHES") or {}
+    default = caches.get("default") or {}
+    if default.get("BACKEND", LOCMEM) != LOCMEM or not env.get("MEMCACHED"):
+        return {}
+    ours = {"LOCATION": env["MEMCACHED"], "KEY_PREFIX": env.get("FLIPSIDE_APP", "app")}
+    if importlib.util.find_spec("pymemcache"):
+        ours["BACKEND"] = "django.core.cache.backends.memcached.PyMemcacheCache"
+        # A memcached that is away makes the site slower, not broken.
+        ours["OPTIONS"] = {"ignore_exc": True, "no_delay": True, "connect_timeout": 1, "timeout": 1}
+    elif importlib.util.find_spec("pylibmc"):
+        ours["BACKEND"] = "django.core.cache.backends.memcached.PyLibMCCache"
+    else:
+        return {}
+    kept = {key: value for key, value in default.items() if key in ("TIMEOUT", "VERSION", "KEY_FUNCTION")}
+    return {"CACHES": {**caches, "default": {**kept, **ours}}}
+
+
+def _https(settings, env, _place):
+    changes = {}
+    if not settings.get("SECURE_PROXY_SSL_HEADER"):
+        changes["SECURE_PROXY_SSL_HEADER"] = ("HTTP_X_FORWARDED_PROTO", "https")
+    if env.get("PUBLIC_URL", "").startswith("https://"):
+        for name in ("SESSION_COOKIE_SECURE", "CSRF_COOKIE_SECURE"):
+            if name not in settings:
+                changes[name] = True
+    return changes
+
+
+def _logging(settings, env, _place):
+    if settings.get("LOGGING"):
+        return {}
+    line = {"format": "{asctime} {levelname} {name} {message}", "style": "{"}
+    handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}
+    logging = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": line},
+        "handlers": {"stderr": handler},
+        "root": {"handlers": ["stderr"], "level": _level(env)},
+    }
+    return {"LOGGING": logging}
+
+
+def _level(env):
+    level = env.get("DJANGO_LOG_LEVEL", "").upper()
+    return level if level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL") else "INFO"
