@@ -1,0 +1,170 @@
+//! Tables of what the agent tells: known columns first and in a fixed order, unknown ones after them, so
+//! that a newer agent's figures show without a newer command line.
+
+use serde_json::{Map, Value};
+
+use super::clean;
+use crate::when;
+
+type Row = Map<String, Value>;
+
+/// The rows in an answer: a list of maps, or the first list in a map.
+pub(crate) fn rows(data: &Value) -> Vec<Row> {
+    match data {
+        Value::Array(list) => list.iter().filter_map(Value::as_object).cloned().collect(),
+        Value::Object(map) => map.values().find(|value| value.is_array()).map(rows).unwrap_or_default(),
+        _ => Vec::new(),
+    }
+}
+
+/// Lines of a table: those of `known` that any row has, then what else the rows hold.
+pub(crate) fn render(rows: &[Row], known: &[&str]) -> Vec<String> {
+    let mut columns: Vec<String> = known.iter().map(ToString::to_string).collect();
+    for key in rows.iter().flat_map(Row::keys) {
+        if !columns.contains(key) {
+            columns.push(key.clone());
+        }
+    }
+    columns.retain(|column| rows.iter().any(|row| row.get(column).is_some_and(is_shown)));
+    let mut lines = vec![columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect()];
+    for row in rows {
+        lines.push(columns.iter().map(|column| cell(column, row.get(column))).collect());
+    }
+    align(&lines)
+}
+
+fn is_shown(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Array(_) | Value::Object(_))
+}
+
+fn align(lines: &[Vec<String>]) -> Vec<String> {
+    let columns = lines.first().map_or(0, Vec::len);
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let pad = |(text, width): (&String, &usize)| format!("{text:<width$}");
+    lines
+        .iter()
+        .map(|line| line.iter().zip(&widths).map(pad).collect::<Vec<_>>().join("  ").trim_end().to_owned())
+        .collect()
+}
+
+/// A value for people; the column's name says its unit.
+fn cell(column: &str, value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::Bool(true)) if column == "current" => "*".to_owned(),
+        Some(Value::Bool(false)) if column == "current" => String::new(),
+        Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        Some(Value::String(text)) => clean(text),
+        Some(Value::Number(number)) => figure(column, number.as_f64().unwrap_or(f64::NAN)),
+        Some(_) => "…".to_owned(),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures for a screen")]
+fn figure(column: &str, number: f64) -> String {
+    match column {
+        "ms" => when::took(number.max(0.0) as u64),
+        _ if column == "age" || column.ends_with("_age") => when::age(number.max(0.0) as u64),
+        "rss" | "db" | "memory" | "disk_free" | "size" | "bytes" => bytes(number),
+        _ if column.ends_with("_bytes") || column.ends_with("_size") => bytes(number),
+        _ if number.fract() == 0.0 => format!("{number:.0}"),
+        _ => format!("{number:.1}"),
+    }
+}
+
+fn bytes(mut number: f64) -> String {
+    for unit in ["B", "K", "M", "G"] {
+        if number < 1000.0 {
+            return if number < 10.0 && unit != "B" {
+                format!("{number:.1}{unit}")
+            } else {
+                format!("{number:.0}{unit}")
+            };
+        }
+        number /= 1024.0;
+    }
+    format!("{number:.1}T")
+}
+
+const APP_COLUMNS: [&str; 16] = [
+    "app", "health", "state", "release", "deployed", "by", "busy", "queue", "req_s", "p50", "p99", "5xx",
+    "rss", "restarts", "backup", "db",
+];
+
+/// The status screen: the host in a line, what is wrong, a row an app.
+pub(crate) fn status(data: &Value) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(host) = data.get("host").and_then(Value::as_object) {
+        lines.push(host_line(host));
+        lines.extend(reasons(host).map(|reason| format!("  ! {reason}")));
+    }
+    let mut rows = Vec::new();
+    for (name, app) in data.get("apps").and_then(Value::as_object).into_iter().flatten() {
+        let Some(app) = app.as_object() else { continue };
+        lines.extend(reasons(app).map(|reason| format!("  ! {name}: {reason}")));
+        let mut row = app.clone();
+        row.insert("app".to_owned(), Value::String(name.clone()));
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        lines.push("no apps".to_owned());
+    } else {
+        lines.extend(render(&rows, &APP_COLUMNS));
+    }
+    lines
+}
+
+fn reasons(of: &Row) -> impl Iterator<Item = String> {
+    ["reasons", "problems", "warnings"]
+        .into_iter()
+        .filter_map(|key| of.get(key)?.as_array())
+        .flatten()
+        .filter_map(|reason| Some(clean(reason.as_str()?)))
+}
+
+fn host_line(host: &Row) -> String {
+    let mut words = Vec::new();
+    for key in ["id", "health"] {
+        if let Some(text) = host.get(key).and_then(Value::as_str) {
+            words.push(if key == "health" { clean(text).to_uppercase() } else { clean(text) });
+        }
+    }
+    for (key, value) in host {
+        if !["id", "health"].contains(&key.as_str()) && is_shown(value) {
+            words.push(format!("{} {}", key.replace('_', " "), cell(key, Some(value))));
+        }
+    }
+    words.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn known_columns_come_first_and_unknown_ones_show() {
+        let data = json!([{"who": "ann", "release": "2-b", "current": true, "new": 7, "steps": [1]},
+                          {"who": "bob\n", "release": "1-a", "current": false, "new": null}]);
+        let lines = render(&rows(&data), &["current", "release", "who"]);
+        assert_eq!(
+            lines,
+            ["CURRENT  RELEASE  WHO   NEW", "*        2-b      ann   7", "         1-a      bob\u{fffd}  -"]
+        );
+        assert_eq!(rows(&json!({"releases": data})).len(), 2);
+    }
+
+    #[test]
+    fn the_screen_names_what_is_wrong_first() {
+        let data = json!({"host": {"id": "web1", "health": "warn", "agent": "0.1.0"},
+            "apps": {"blog": {"health": "warn", "rss": 163_577_856, "backup_age": 93_600, "reasons": ["backup 26h old"]}}});
+        let lines = status(&data);
+        assert_eq!(lines[0], "web1  WARN  agent 0.1.0");
+        assert_eq!(lines[1], "  ! blog: backup 26h old");
+        assert_eq!(lines[2], "APP   HEALTH  RSS   BACKUP AGE");
+        assert_eq!(lines[3], "blog  warn    156M  26h");
+        assert_eq!(status(&json!({})), ["no apps"]);
+    }
+}

@@ -1,0 +1,152 @@
+//! Finding the app in its wheels: which wheel is its own, its entry and its settings.
+
+use flipside_api::AppName;
+
+use super::wheel::{Wheel, normal};
+use crate::failures::{Result, usage};
+
+/// Where the app begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) wsgi: Option<String>,
+    pub(crate) settings: Option<String>,
+}
+
+impl Entry {
+    /// Refuses what is no module.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(wsgi) = &self.wsgi
+            && !wsgi
+                .split_once(':')
+                .is_some_and(|(module, attribute)| is_module(module) && is_module(attribute))
+        {
+            return Err(usage(format!("{wsgi:?} is no entry"))
+                .hint("write it as module:attribute, like blog.wsgi:application"));
+        }
+        if let Some(settings) = &self.settings
+            && !is_module(settings)
+        {
+            return Err(
+                usage(format!("{settings:?} is no Python module")).hint("write it like blog.settings")
+            );
+        }
+        Ok(())
+    }
+}
+
+fn is_module(text: &str) -> bool {
+    text.split('.').all(|part| {
+        part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    })
+}
+
+/// The wheels that are the app's own: by name, else those that hold its entry or settings.
+pub(crate) fn own<'a>(wheels: &'a [Wheel], app: &AppName, entry: &Entry) -> Vec<&'a Wheel> {
+    let named: Vec<&Wheel> = wheels.iter().filter(|wheel| wheel.name == normal(app.as_str())).collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let module = |text: &Option<String>| {
+        text.as_ref().and_then(|text| Some(text.split(':').next()?.replace('.', "/")))
+    };
+    let modules: Vec<String> = [module(&entry.wsgi), module(&entry.settings)].into_iter().flatten().collect();
+    let holds = |wheel: &&Wheel| {
+        modules.iter().any(|module| {
+            wheel
+                .entries
+                .iter()
+                .any(|path| *path == format!("{module}.py") || *path == format!("{module}/__init__.py"))
+        })
+    };
+    wheels.iter().filter(holds).collect()
+}
+
+/// What was asked for, and for the rest what the app's own wheels say.
+pub(crate) fn complete(asked: &Entry, own: &[&Wheel]) -> Result<Entry> {
+    let mut entry = asked.clone();
+    let from_manage = own.iter().find_map(|wheel| settings_in(&wheel.text("manage.py").ok()??));
+    if entry.wsgi.is_none() {
+        entry.wsgi = wsgi_in(own, from_manage.as_deref())?;
+    }
+    if entry.settings.is_none() {
+        let module = entry.wsgi.as_deref().and_then(|wsgi| wsgi.split(':').next()).unwrap_or_default();
+        let path = format!("{}.py", module.replace('.', "/"));
+        let from_wsgi = own.iter().find_map(|wheel| settings_in(&wheel.text(&path).ok()??));
+        entry.settings = from_wsgi.or(from_manage);
+    }
+    Ok(entry)
+}
+
+/// The entry: the one `wsgi.py` that makes an application; of several the one beside manage.py's settings.
+fn wsgi_in(own: &[&Wheel], settings: Option<&str>) -> Result<Option<String>> {
+    let mut found = Vec::new();
+    for wheel in own {
+        for path in wheel.entries.iter().filter(|path| *path == "wsgi.py" || path.ends_with("/wsgi.py")) {
+            let module = path.trim_end_matches(".py").replace('/', ".");
+            let makes = wheel.text(path)?.is_some_and(|text| {
+                text.lines()
+                    .any(|line| line.split_once('=').is_some_and(|(name, _)| name.trim() == "application"))
+            });
+            if makes && is_module(&module) {
+                found.push(module);
+            }
+        }
+    }
+    found.sort_by_key(|module| (module.matches('.').count(), module.clone()));
+    let beside = settings.and_then(|settings| {
+        found.iter().find(|module| {
+            let package = module.strip_suffix(".wsgi").unwrap_or_default();
+            settings == package
+                || settings
+                    .strip_prefix(package)
+                    .is_some_and(|rest| package.is_empty() || rest.starts_with('.'))
+        })
+    });
+    let depth = |module: &String| module.matches('.').count();
+    let chosen = match (beside, found.as_slice()) {
+        (Some(module), _) => Some(module),
+        (None, []) => None,
+        (None, [first, second, ..]) if depth(first) == depth(second) => {
+            return Err(usage(format!("there are several entries: {}", found.join(", ")))
+                .hint("name the one to serve with --wsgi MOD:application"));
+        }
+        (None, [first, ..]) => Some(first),
+    };
+    Ok(chosen.map(|module| format!("{module}:application")))
+}
+
+/// The module in `setdefault("DJANGO_SETTINGS_MODULE", "blog.settings")` or an assignment to it.
+pub(crate) fn settings_in(source: &str) -> Option<String> {
+    source.lines().map(str::trim).filter(|line| !line.starts_with('#')).find_map(|line| {
+        let (_, rest) = line.split_once("DJANGO_SETTINGS_MODULE")?;
+        let module = rest
+            .split(['"', '\''])
+            .find(|part| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))?;
+        is_module(module).then(|| module.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_found_as_django_writes_them() {
+        let manage = "import os\n# DJANGO_SETTINGS_MODULE 'x'\n    os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'mysite.settings')\n";
+        assert_eq!(settings_in(manage).unwrap(), "mysite.settings");
+        let other = "os.environ[\"DJANGO_SETTINGS_MODULE\"] = \"a.settings.prod\"";
+        assert_eq!(settings_in(other).unwrap(), "a.settings.prod");
+        assert_eq!(settings_in("os.environ.setdefault('DJANGO_SETTINGS_MODULE', NAME)"), None);
+        assert_eq!(settings_in("nothing"), None);
+    }
+
+    #[test]
+    fn an_entry_is_module_and_attribute() {
+        let entry = |wsgi: &str| Entry { wsgi: Some(wsgi.into()), settings: None }.check();
+        assert!(entry("a.b:application").is_ok());
+        for bad in ["a.b", "a:b:c", "a b:c", ":", "a.b:c\n"] {
+            assert!(entry(bad).is_err(), "{bad:?}");
+        }
+    }
+}
