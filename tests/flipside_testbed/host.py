@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class Host:
         for folder in (self.apps, self.run, self.log, self.nginx_home / "sites", self.nginx_home / "temp"):
             folder.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(mode=0o700, exist_ok=True)
+        shutil.copy2("/etc/nginx/mime.types", self.nginx_home / "mime.types")
         top: dict[str, Any] = {
             "id": self.name,
             "apps_dir": str(self.apps),

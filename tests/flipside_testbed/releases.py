@@ -104,6 +104,7 @@ def _in_worker(statement: str) -> Callable[[Path], None]:
 KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "v1": ("1.0", lambda project: None),
     "v2": ("2.0", _v2),
+    "v2b": ("2.1", _v2),
     "renaming": ("3.0", _renaming),
     "bad-import": ("9.1", _bad_import),
     "bad-health": ("9.2", _bad_health),

@@ -1,0 +1,126 @@
+"""A whole platform on one machine: a Salt master, two minions, and an agent, nginx and memcached for each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from flipside_testbed import build, tools
+from flipside_testbed.host import Host, end_apps
+from flipside_testbed.places import Ports
+from flipside_testbed.processes import Process, stop_all, stragglers
+from flipside_testbed.releases import project
+from flipside_testbed.salted import Salted, clean_environment, own_files
+
+MINIONS = ("web1", "web2")
+# What the example's apps are in pillar, and on which minions.
+ASSIGNED = {"web1": ("blog", "shop"), "web2": ("blog",)}
+REACTOR = "salt://reactor/flipside_reload.sls"
+
+
+def app_pillar(app: str, **options: Any) -> dict[str, Any]:
+    """The pillar of one of the example's apps."""
+    domains = [f"{app}.localhost"] + (["127.0.0.1", "localhost"] if app == "blog" else [])
+    defaults = {
+        "domains": domains,
+        "health": {"path": "/healthz", "status": 200, "contains": "ok"},
+        "release_header": True,
+    }
+    return {"template": "python-django-sqlite", "tag": "v1", "options": defaults | options, "env": {}}
+
+
+class Platform:
+    """All of it below one folder."""
+
+    def __init__(self, root: Path, series: str = "3006") -> None:
+        self.root = root
+        ports = Ports(root)
+        self.salted = Salted(root, tools.salt(series), ports, list(MINIONS))
+        self.hosts = {name: Host(root, name, ports, self.salted.minion_config(name)) for name in MINIONS}
+        self.apps: dict[str, dict[str, Any]] = {}
+        self.assigned: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def store(self) -> Path:
+        """The package store."""
+        return self.salted.store
+
+    def up(self, faults: bool = False) -> None:
+        """Everything but apps."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        build.binaries(self.root / "bin", faults)
+        for host in self.hosts.values():
+            host.prepare()
+            host.start_memcached()
+        own_files(self.salted.files)
+        self.salted.configure({"reactor": [{"flipside/ask/reload/*": [REACTOR]}]}, {})
+        self.write_pillar()
+        # The agents install uWSGI for themselves while Salt starts.
+        with ThreadPoolExecutor() as pool:
+            started = [pool.submit(host.start_agent) for host in self.hosts.values()]
+            self.salted.start()
+            self._must(self.salted.salt("*", "saltutil.sync_all"))
+            self._must(self.salted.salt("*", "state.apply", "nginx"))
+            for host in self.hosts.values():
+                host.start_nginx()
+            for one in started:
+                one.result()
+
+    def _must(self, answer: Any) -> None:
+        if answer.code != 0 or set(answer.returns) != set(MINIONS):
+            raise RuntimeError(answer.text[-6000:])
+
+    def down(self) -> None:
+        """Ends all that was started, and removes the folder."""
+        self.stop()
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def stop(self) -> None:
+        """Ends all that was started."""
+        end_everything(self.root)
+
+    def assign(self, assigned: dict[str, tuple[str, ...]], apps: dict[str, dict[str, Any]]) -> None:
+        """Says in pillar which apps there are, and where."""
+        self.assigned, self.apps = assigned, apps
+        self.write_pillar()
+
+    def write_pillar(self) -> None:
+        """Writes the pillar anew: a file for each host and for each app."""
+        top = {name: [f"host-{name}", *self.assigned.get(name, ())] for name in MINIONS}
+        files: dict[str, Any] = {"top.sls": {"base": top}}
+        for name, host in self.hosts.items():
+            files[f"host-{name}.sls"] = {"flipside": {"host": host.pillar()}}
+        for app, pillar in self.apps.items():
+            files[f"{app}.sls"] = {"flipside": {"apps": {app: pillar}}}
+        self.salted.write_pillar(files)
+
+    def publish(self, app: str, kind: str) -> str:
+        """Publishes one of the example's releases under its own kind as the tag; its id."""
+        folder = project(app, kind, self.root / "projects" / f"{app}-{kind}")
+        return self.publish_folder(folder, kind)
+
+    def publish_folder(self, folder: Path, tag: str = "latest", *more: str) -> str:
+        """Publishes a project folder; the release's id."""
+        argv = [str(self.root / "bin/flipside"), "publish", str(folder), "--store", str(self.store)]
+        env = clean_environment() | {"FLIPSIDE_UV": str(tools.uv())}
+        argv += ["--tag", tag, "--json", *more]
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")
+        return json.loads(done.stdout.strip().splitlines()[-1])["release"]
+
+
+def end_everything(root: Path) -> None:
+    """Ends what runs of the testbed at `root`, whoever started it."""
+    recorded = [Process(file) for file in sorted((root / "pid").glob("*.pid"))]
+    # Agents first: a living agent would start again what is ended under it.
+    stop_all([process for process in recorded if process.pid_file.name.startswith("agent-")], patience=3)
+    end_apps(root)
+    stop_all(recorded, patience=2)
+    left = stragglers(root)
+    if left:
+        raise RuntimeError(f"still running: {left}")
