@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from flipside_testbed.places import CHECKOUT
 
 pytestmark = pytest.mark.quick

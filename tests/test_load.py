@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+
 from flipside_testbed import load
 
 pytestmark = pytest.mark.quick

@@ -1,4 +1,4 @@
-"""`make demo APP=DIR`: somebody's own Django project, as it is, deployed on a minion and reloaded under load."""
+"""`make demo APP=DIR`: somebody's own Django project, as it is, deployed and then reloaded under load."""
 
 from __future__ import annotations
 

@@ -43,6 +43,7 @@ class Platform:
         self.hosts = {name: Host(root, name, ports, self.salted.minion_config(name)) for name in MINIONS}
         self.apps: dict[str, dict[str, Any]] = {}
         self.assigned: dict[str, tuple[str, ...]] = {}
+        self.published: dict[str, str] = {}
 
     @property
     def store(self) -> Path:
