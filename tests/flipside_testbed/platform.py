@@ -62,13 +62,14 @@ class Platform:
         self.write_pillar()
         # The agents install uWSGI for themselves while Salt starts.
         with ThreadPoolExecutor() as pool:
-            started = [pool.submit(host.start_agent) for host in self.hosts.values()]
+            started: list[Any] = [pool.submit(host.start_agent) for host in self.hosts.values()]
             self.salted.start()
+            outputter = pool.submit(self.salted.run, "saltutil.sync_output")
             self._must(self.salted.salt("*", "saltutil.sync_all"))
             self._must(self.salted.salt("*", "state.apply", "nginx"))
             for host in self.hosts.values():
                 host.start_nginx()
-            for one in started:
+            for one in (*started, outputter):
                 one.result()
 
     def _must(self, answer: Any) -> None:

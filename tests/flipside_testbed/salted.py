@@ -165,16 +165,9 @@ class Salted:
         stop_all([self.process(name) for name in [*self.minions, "master"]], patience=2)
 
     def salt(self, target: str, function: str, *arguments: str, options: tuple[str, ...] = ()) -> Answer:
-        """`salt TARGET FUNCTION ARGUMENTS`, read as JSON."""
-        done = self.call_master(
-            "salt", "--out=json", "--static", *options, target, function, *arguments, check=False
-        )
-        start = done.stdout.find("{")
-        try:
-            returns = json.JSONDecoder().raw_decode(done.stdout[start:])[0] if start >= 0 else {}
-        except json.JSONDecodeError:
-            raise SaltFailed(f"salt {function}: {done.stdout}{done.stderr}") from None
-        return Answer(returns, done.returncode, done.stdout + done.stderr)
+        """`salt TARGET FUNCTION ARGUMENTS`, read as JSON. Not with `--static`: that loses the exit code."""
+        done = self.call_master("salt", "--out=json", *options, target, function, *arguments, check=False)
+        return Answer(_objects(done.stdout), done.returncode, done.stdout + done.stderr)
 
     def run(self, function: str, *arguments: str) -> str:
         """`salt-run`, as it prints."""
@@ -197,6 +190,7 @@ class Salted:
 
     def write_pillar(self, files: dict[str, Any]) -> None:
         """Replaces the pillar's files; the text of each may be a structure."""
+        self.pillar.mkdir(parents=True, exist_ok=True)
         for old in self.pillar.glob("*.sls"):
             if old.name not in files:
                 old.unlink()
@@ -205,6 +199,20 @@ class Salted:
             aside = self.pillar / f".{name}.new"
             aside.write_text(text + "\n")
             aside.rename(self.pillar / name)
+
+
+def _objects(text: str) -> dict[str, Any]:
+    """The objects that a text holds one after the other, as one."""
+    found: dict[str, Any] = {}
+    start = text.find("{")
+    while start >= 0:
+        try:
+            one, end = json.JSONDecoder().raw_decode(text, start)
+        except json.JSONDecodeError:
+            raise SaltFailed(f"not understood: {text}") from None
+        found |= one
+        start = text.find("{", end)
+    return found
 
 
 def clean_environment() -> dict[str, str]:
