@@ -20,10 +20,6 @@ pytestmark = pytest.mark.quick
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(60)"]
 IGNORE = "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
 STUBBORN = [sys.executable, "-c", IGNORE]
-    sys.executable,
-    "-c",
-    "import signal, time; signal.signal(15, signal.SIG_IGN); print(1); time.sleep(60)",
-]
 
 
 def test_a_process_is_started_found_and_ended(tmp_path: Path) -> None:
