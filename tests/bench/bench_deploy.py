@@ -70,9 +70,7 @@ def lost(platform: Platform, host: Host) -> list[Row]:
     p99 = ("the same load at rest, p99", [rest.figures["p99_ms"]])
     return [
         row(f"{DEPLOYS} hot deploys", "requests failed", "requests", [hot.figures["failed"]], peer, most=0),
-        row(
-            f"{RESTARTS} cold restarts", "requests failed", "requests", [cold.figures["failed"]], peer, most=0
-        ),
+        row(f"{RESTARTS} cold restarts", "requests failed", "requests", [lost_cold], peer, most=0),
         row("hot deploys", "p99 of all requests meanwhile", "ms", [hot.figures["p99_ms"]], p99),
         row("cold restarts", "p99 of all requests meanwhile", "ms", [cold.figures["p99_ms"]], p99),
         row("hot deploy", "the whole, as the agent counts it", "s", took),
