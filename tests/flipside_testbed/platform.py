@@ -19,7 +19,11 @@ from flipside_testbed.salted import Salted, clean_environment, own_files
 MINIONS = ("web1", "web2")
 # What the example's apps are in pillar, and on which minions.
 ASSIGNED = {"web1": ("blog", "shop"), "web2": ("blog",)}
-REACTOR = "salt://reactor/flipside_reload.sls"
+# Events that a reactor answers, and the apps that they may be about, each with its host.
+REACTOR = {
+    "reactor": [{"flipside/do/reload/*": ["salt://reactor/reload.sls"]}],
+    "flipside_reload": {"blog": "web1", "shop": "web1"},
+}
 
 
 def app_pillar(app: str, **options: Any) -> dict[str, Any]:
@@ -58,7 +62,7 @@ class Platform:
             host.prepare()
             host.start_memcached()
         own_files(self.salted.files)
-        self.salted.configure({"reactor": [{"flipside/ask/reload/*": [REACTOR]}]}, {})
+        self.salted.configure(REACTOR, {})
         self.write_pillar()
         # The agents install uWSGI for themselves while Salt starts.
         with ThreadPoolExecutor() as pool:

@@ -176,8 +176,7 @@ class Story:
     def _event(self, step: Step) -> None:
         """an event on the master's bus, through the reactor: exactly one reload."""
         before = self._reloads()
-        data = json.dumps({"app": "blog"})
-        self.platform.salted.run("event.send", "flipside/ask/reload/blog", data)
+        self.platform.salted.run("event.send", "flipside/do/reload/blog", json.dumps({"id": "demo"}))
         wait_for("the reload in the history", lambda: self._reloads() > before, 60, every=0.2)
         # Whatever an answer might have triggered would be there before this one's own answer.
         self.salt("*", "flipside.ping")

@@ -6,9 +6,9 @@ import json
 import shutil
 
 import pytest
-from conftest import Blog
 
 from flipside_testbed import web
+from flipside_testbed.blog import Blog
 
 # What is wrong with it, and a word that the one who asked must read.
 BAD = {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
-from conftest import Blog
 
 from flipside_testbed import web
+from flipside_testbed.blog import Blog
 from flipside_testbed.platform import ASSIGNED, Platform
 from flipside_testbed.processes import wait_for
 
@@ -77,7 +78,7 @@ def test_the_same_again_is_unchanged(blog: Blog) -> None:
 
 def test_one_event_through_the_reactor_is_one_reload(blog: Blog) -> None:
     before = reloads(blog)
-    blog.platform.salted.run("event.send", "flipside/ask/reload/blog", json.dumps({"app": "blog"}))
+    blog.platform.salted.run("event.send", "flipside/do/reload/blog", json.dumps({"id": uuid.uuid4().hex}))
     wait_for("the reload", lambda: reloads(blog) > before, 60, every=0.2)
     # Whatever an answer of this reload triggered would come before the answer of another command.
     assert blog.salt("reload").app("blog")["result"]

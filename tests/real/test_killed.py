@@ -4,11 +4,12 @@ lost."""
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
-from conftest import Blog
 
 from flipside_testbed import web
+from flipside_testbed.blog import Blog
 from flipside_testbed.processes import alive, wait_for
 
 STEPS = ["venv", "mark", "preflight", "static", "migrate", "switch", "health", "after", "retire"]
@@ -63,7 +64,7 @@ def test_a_restarted_minion_loses_nothing_and_is_heard_again(blog: Blog) -> None
         said = blog.salt("reload").app("blog")
     assert said["result"], said
     blog.kept_all(load)
-    salted.run("event.send", "flipside/ask/reload/blog", json.dumps({"app": "blog"}))
+    salted.run("event.send", "flipside/do/reload/blog", json.dumps({"id": uuid.uuid4().hex}))
     wait_for("a reload by event", lambda: via(blog) == "event", 60, every=0.5)
 
 

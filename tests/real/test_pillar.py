@@ -6,9 +6,9 @@ import http.client
 import json
 
 import pytest
-from conftest import Blog
 
 from flipside_testbed import web
+from flipside_testbed.blog import Blog
 from flipside_testbed.platform import ASSIGNED, app_pillar
 from flipside_testbed.processes import wait_for
 

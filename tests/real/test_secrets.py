@@ -5,9 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from conftest import Blog
-
 from flipside_testbed import web
+from flipside_testbed.blog import Blog
 from flipside_testbed.platform import ASSIGNED, app_pillar
 from flipside_testbed.processes import every_process
 

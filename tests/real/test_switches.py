@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import Blog
+
+from flipside_testbed.blog import Blog
 
 
 @pytest.mark.parametrize("switch", ["hot", "cold", "held"])
