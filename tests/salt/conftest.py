@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from flipside_testbed import places, tools
 
 sys.path.insert(0, str(Path(__file__).parent))
