@@ -34,7 +34,17 @@ pub(crate) fn deploy(args: &DeployArgs, session: &Session<'_>) -> Result<u8> {
 /// `flipside plan`.
 pub(crate) fn plan(args: &PlanArgs, session: &Session<'_>) -> Result<u8> {
     let app = session.app(args.app.as_deref())?;
-    let outcome = session.ask_with(command(&app, &args.package, true, session)?, &mut |_| {})?;
+    let mut command = command(&app, &args.package, true, session)?;
+    let mut outcome = session.ask_with(command.clone(), &mut |_| {})?;
+    if args.steps && outcome.state == State::Unchanged {
+        session.output.notice("nothing is to do now; these are the steps of the same deploy with --cold");
+        match &mut command {
+            Command::Deploy(deploy) => deploy.cold = true,
+            Command::Redeploy(redeploy) => redeploy.cold = true,
+            _ => {}
+        }
+        outcome = session.ask_with(command, &mut |_| {})?;
+    }
     let code = if args.steps && outcome.result {
         show_steps(&outcome, session)
     } else {

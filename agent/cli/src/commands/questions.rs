@@ -50,13 +50,12 @@ pub(crate) fn lock(args: &OneApp, session: &Session<'_>) -> Result<u8> {
     let app = session.app(args.app.as_deref())?;
     let mut outcome = session.ask(Command::Status { app: Some(app.clone()) })?;
     if outcome.result {
-        let held = outcome.data.as_ref().and_then(|data| data.pointer(&format!("/apps/{app}/lock"))).cloned();
+        let held = outcome.data.as_ref().and_then(|data| data.pointer(&format!("/apps/{app}/busy"))).cloned();
         outcome.data = Some(json!({"app": app, "lock": held.unwrap_or(Value::Null)}));
     }
     Ok(session.answer(&outcome, |data| match &data["lock"] {
         Value::Null => vec![format!("{app} is free")],
-        Value::Object(lock) => output::render(std::slice::from_ref(lock), &["verb", "who", "since"]),
-        other => vec![format!("{app} is held: {}", output::clean(&text(other)))],
+        holder => vec![format!("{app} is held: {}", text(holder))],
     }))
 }
 

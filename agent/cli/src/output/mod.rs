@@ -3,6 +3,7 @@
 //! With `--json` stdout holds one object (or, for a stream, one a line) and nothing else, also when the
 //! command failed. Whoever reads us through a pipe may stop reading; that is no failure of ours.
 
+mod screen;
 mod table;
 
 use std::io::{IsTerminal, Write};
@@ -10,7 +11,8 @@ use std::io::{IsTerminal, Write};
 use flipside_api::{Failure, Outcome, Progress, State};
 use serde_json::{Value, json};
 
-pub(crate) use table::{render, rows, status};
+pub(crate) use screen::status;
+pub(crate) use table::{render, rows};
 
 use crate::{args::Shared, failures::exit_code, when};
 

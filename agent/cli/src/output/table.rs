@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::clean;
 use crate::when;
 
-type Row = Map<String, Value>;
+pub(super) type Row = Map<String, Value>;
 
 /// The rows in an answer: a list of maps, or the first list in a map.
 pub(crate) fn rows(data: &Value) -> Vec<Row> {
@@ -33,8 +33,8 @@ pub(crate) fn render(rows: &[Row], known: &[&str]) -> Vec<String> {
     align(&lines)
 }
 
-fn is_shown(value: &Value) -> bool {
-    !matches!(value, Value::Null | Value::Array(_) | Value::Object(_))
+pub(super) fn is_shown(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Array(_) | Value::Object(_)) || who(value).is_some()
 }
 
 fn align(lines: &[Vec<String>]) -> Vec<String> {
@@ -49,7 +49,7 @@ fn align(lines: &[Vec<String>]) -> Vec<String> {
 }
 
 /// A value for people; the column's name says its unit.
-fn cell(column: &str, value: Option<&Value>) -> String {
+pub(super) fn cell(column: &str, value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::Bool(true)) if column == "current" => "*".to_owned(),
@@ -57,7 +57,16 @@ fn cell(column: &str, value: Option<&Value>) -> String {
         Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
         Some(Value::String(text)) => clean(text),
         Some(Value::Number(number)) => figure(column, number.as_f64().unwrap_or(f64::NAN)),
-        Some(_) => "…".to_owned(),
+        Some(value) => who(value).unwrap_or_else(|| "…".to_owned()),
+    }
+}
+
+/// Who asked, as the history has it: `{user, via, id}`.
+fn who(value: &Value) -> Option<String> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(clean);
+    match (text("user"), text("via")) {
+        (Some(user), Some(via)) => Some(format!("{user} ({via})")),
+        (user, via) => user.or(via),
     }
 }
 
@@ -65,7 +74,9 @@ fn cell(column: &str, value: Option<&Value>) -> String {
 fn figure(column: &str, number: f64) -> String {
     match column {
         "ms" => when::took(number.max(0.0) as u64),
-        _ if column == "age" || column.ends_with("_age") => when::age(number.max(0.0) as u64),
+        _ if column == "age" || column.ends_with("_age") || column.ends_with("_seconds") => {
+            when::age(number.max(0.0) as u64)
+        }
         "rss" | "db" | "memory" | "disk_free" | "size" | "bytes" => bytes(number),
         _ if column.ends_with("_bytes") || column.ends_with("_size") => bytes(number),
         _ if number.fract() == 0.0 => format!("{number:.0}"),
@@ -87,57 +98,6 @@ fn bytes(mut number: f64) -> String {
     format!("{number:.1}T")
 }
 
-const APP_COLUMNS: [&str; 16] = [
-    "app", "health", "state", "release", "deployed", "by", "busy", "queue", "req_s", "p50", "p99", "5xx",
-    "rss", "restarts", "backup", "db",
-];
-
-/// The status screen: the host in a line, what is wrong, a row an app.
-pub(crate) fn status(data: &Value) -> Vec<String> {
-    let mut lines = Vec::new();
-    if let Some(host) = data.get("host").and_then(Value::as_object) {
-        lines.push(host_line(host));
-        lines.extend(reasons(host).map(|reason| format!("  ! {reason}")));
-    }
-    let mut rows = Vec::new();
-    for (name, app) in data.get("apps").and_then(Value::as_object).into_iter().flatten() {
-        let Some(app) = app.as_object() else { continue };
-        lines.extend(reasons(app).map(|reason| format!("  ! {name}: {reason}")));
-        let mut row = app.clone();
-        row.insert("app".to_owned(), Value::String(name.clone()));
-        rows.push(row);
-    }
-    if rows.is_empty() {
-        lines.push("no apps".to_owned());
-    } else {
-        lines.extend(render(&rows, &APP_COLUMNS));
-    }
-    lines
-}
-
-fn reasons(of: &Row) -> impl Iterator<Item = String> {
-    ["reasons", "problems", "warnings"]
-        .into_iter()
-        .filter_map(|key| of.get(key)?.as_array())
-        .flatten()
-        .filter_map(|reason| Some(clean(reason.as_str()?)))
-}
-
-fn host_line(host: &Row) -> String {
-    let mut words = Vec::new();
-    for key in ["id", "health"] {
-        if let Some(text) = host.get(key).and_then(Value::as_str) {
-            words.push(if key == "health" { clean(text).to_uppercase() } else { clean(text) });
-        }
-    }
-    for (key, value) in host {
-        if !["id", "health"].contains(&key.as_str()) && is_shown(value) {
-            words.push(format!("{} {}", key.replace('_', " "), cell(key, Some(value))));
-        }
-    }
-    words.join("  ")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -154,17 +114,7 @@ mod tests {
             ["CURRENT  RELEASE  WHO   NEW", "*        2-b      ann   7", "         1-a      bob\u{fffd}  -"]
         );
         assert_eq!(rows(&json!({"releases": data})).len(), 2);
-    }
-
-    #[test]
-    fn the_screen_names_what_is_wrong_first() {
-        let data = json!({"host": {"id": "web1", "health": "warn", "agent": "0.1.0"},
-            "apps": {"blog": {"health": "warn", "rss": 163_577_856, "backup_age": 93_600, "reasons": ["backup 26h old"]}}});
-        let lines = status(&data);
-        assert_eq!(lines[0], "web1  WARN  agent 0.1.0");
-        assert_eq!(lines[1], "  ! blog: backup 26h old");
-        assert_eq!(lines[2], "APP   HEALTH  RSS   BACKUP AGE");
-        assert_eq!(lines[3], "blog  warn    156M  26h");
-        assert_eq!(status(&json!({})), ["no apps"]);
+        let data = json!([{"who": {"user": "ann", "via": "salt", "id": null}, "ms": 1500}]);
+        assert_eq!(render(&rows(&data), &["who"]), ["WHO         MS", "ann (salt)  1.5 s"]);
     }
 }
