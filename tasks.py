@@ -41,6 +41,12 @@ def given(flag, value):
     return [] if value is None else [flag, value]
 
 
+def named(command):
+    """`["name"]` where a name follows the command: Invoke has no word that may be left out."""
+    after = sys.argv[sys.argv.index(command) + 1 :] if command in sys.argv else []
+    return ["name"] if after and not after[0].startswith("-") else []
+
+
 @task(
     positional=["name"],
     help={
@@ -57,8 +63,7 @@ def bootstrap(context, name, directory=".", template="python-django-sqlite", sto
 
 
 @task(
-    optional=["name"],
-    positional=["name"],
+    positional=named("app.publish"),
     help={"name": "the app", "directory": "the project", "store": "the package store", "tag": "the tag"},
 )
 def publish(context, name=None, directory=".", store=None, tag=None):
@@ -67,15 +72,14 @@ def publish(context, name=None, directory=".", store=None, tag=None):
     flipside(context, "publish", directory, *flags)
 
 
-@task(optional=["name"], positional=["name"], help={"name": "the app", "directory": "the project"})
+@task(positional=named("app.test"), help={"name": "the app", "directory": "the project"})
 def test(context, name=None, directory="."):
     """Run the project's own tests."""
     flipside(context, "app", "test", "-d", directory, *([] if name is None else [name]))
 
 
 @task(
-    optional=["name"],
-    positional=["name"],
+    positional=named("app.deploy"),
     help={"name": "the app", "tag": "the tag to deploy", "store": "the package store"},
 )
 def deploy(context, name=None, tag="latest", store=None):
