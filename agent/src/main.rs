@@ -5,9 +5,16 @@ mod boot;
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use flipside_agent::{
-    config::Config, db::Db, host::Host, inlets::api::Inlet, router::Router, secrets::Keyring, sys::clock,
+    config::Config,
+    db::Db,
+    host::Host,
+    inlets::api::Inlet,
+    router::Router,
+    runtime::holder::{self, HoldArgs},
+    secrets::Keyring,
+    sys::clock,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,12 +33,26 @@ struct Args {
     /// Where to write the process id, once the API answers.
     #[arg(long)]
     pid_file: Option<PathBuf>,
+    #[command(subcommand)]
+    child: Option<Child>,
+}
+
+/// What the agent starts of itself.
+#[derive(Debug, Subcommand)]
+enum Child {
+    /// Holds the listener of an app and runs what serves it.
+    #[command(hide = true)]
+    Hold(HoldArgs),
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
     boot::trace();
-    match daemon(&args) {
+    let ended = match &args.child {
+        None => daemon(&args),
+        Some(Child::Hold(hold)) => holder::main(hold).map_err(anyhow::Error::new),
+    };
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "AgentFailed");

@@ -3,13 +3,19 @@
 //! A runtime knows nothing of deploys. It is told what an instance should be and brings it about without
 //! losing a request: the listener is held by a process of its own for as long as the app is up.
 
+pub mod assets;
+pub mod holder;
+pub mod process;
+pub mod uwsgi;
+
 use async_trait::async_trait;
 use flipside_api::{Failure, ReleaseId, RuntimeKind};
+use serde::{Deserialize, Serialize};
 
 use crate::app::paths::AppPaths;
 
 /// A system user that processes run as.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// Its name.
     pub name: String,

@@ -69,13 +69,26 @@ fn strange(path: &Path, found: &'static str) -> BeneathError {
 /// # Errors
 /// When it is missing, or a link stands anywhere below `root`, or it is no regular file.
 pub fn open_read(root: &Path, relative: &Path) -> Result<File, BeneathError> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    open(root, relative, flags, FileType::RegularFile).map(File::from)
+}
+
+/// Opens the socket `relative` below `root` as a mere name, to connect to by its descriptor.
+///
+/// # Errors
+/// When it is missing, or a link stands anywhere below `root`, or it is no socket.
+pub fn open_socket(root: &Path, relative: &Path) -> Result<OwnedFd, BeneathError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open(root, relative, flags, FileType::Socket)
+}
+
+fn open(root: &Path, relative: &Path, flags: OFlags, kind: FileType) -> Result<OwnedFd, BeneathError> {
     let shown = root.join(relative);
     if relative.as_os_str().is_empty() || !relative.components().all(|c| matches!(c, Component::Normal(_))) {
         return Err(strange(&shown, "no plain path below its folder"));
     }
     let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = fs::openat(CWD, root, folder, Mode::empty()).map_err(|e| failed("open", root, e))?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let file = match fs::openat2(&root, relative, flags, Mode::empty(), resolve) {
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) => step_by_step(root, relative, flags),
@@ -83,10 +96,10 @@ pub fn open_read(root: &Path, relative: &Path) -> Result<File, BeneathError> {
     }
     .map_err(|error| failed("open", &shown, error))?;
     let stat = fs::fstat(&file).map_err(|error| failed("look at", &shown, error))?;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Ok(File::from(file)),
-        _ => Err(strange(&shown, "no regular file")),
+    if FileType::from_raw_mode(stat.st_mode) == kind {
+        return Ok(file);
     }
+    Err(strange(&shown, if kind == FileType::Socket { "no socket" } else { "no regular file" }))
 }
 
 fn step_by_step(root: OwnedFd, relative: &Path, last: OFlags) -> rustix::io::Result<OwnedFd> {

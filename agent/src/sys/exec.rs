@@ -25,6 +25,12 @@ use tokio::{
 
 use crate::runtime::Account;
 
+mod serve;
+#[cfg(test)]
+mod tests;
+
+pub use serve::{LISTENER, detach, serve};
+
 /// Where one line is cut when it does not end.
 const LONGEST_LINE: usize = 8 << 10;
 
@@ -335,6 +341,3 @@ impl Lines {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

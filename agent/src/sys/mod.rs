@@ -7,4 +7,5 @@ pub mod atomic_write;
 pub mod beneath;
 pub mod clock;
 pub mod exec;
+pub mod proc;
 pub mod users;

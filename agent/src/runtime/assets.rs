@@ -1,0 +1,156 @@
+//! The two Python files that come with the agent, and what is to be known of a pre-flight.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use flipside_api::{Code, Failure};
+use serde::Deserialize;
+
+use crate::sys::{
+    atomic_write::{self, WriteError},
+    beneath,
+    exec::Ended,
+};
+
+const LOADER: &str = include_str!("python/loader.py");
+const PREFLIGHT: &str = include_str!("python/preflight.py");
+
+/// Where the agent's Python files lie: the apps' users read them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assets {
+    /// What uWSGI loads in every worker.
+    pub loader: PathBuf,
+    /// What tries a release out.
+    pub preflight: PathBuf,
+}
+
+/// The files could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum AssetsError {
+    /// Their folder could not be made.
+    #[error("cannot put the agent's Python files in place")]
+    Folder(#[source] beneath::BeneathError),
+    /// A file could not be written.
+    #[error("cannot put the agent's Python files in place")]
+    Write(#[source] WriteError),
+}
+
+impl Assets {
+    /// Writes the files to `<state>/uwsgi`, each in one step: workers may be reading them.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub fn write(state_dir: &Path) -> Result<Self, AssetsError> {
+        let folder = state_dir.join("uwsgi");
+        beneath::ensure_dir(&folder, 0o755, None).map_err(AssetsError::Folder)?;
+        let assets = Self { loader: folder.join("loader.py"), preflight: folder.join("preflight.py") };
+        for (path, text) in [(&assets.loader, LOADER), (&assets.preflight, PREFLIGHT)] {
+            atomic_write::write(path, text.as_bytes(), 0o644, None).map_err(AssetsError::Write)?;
+        }
+        Ok(assets)
+    }
+
+    /// The argument list of a pre-flight with the interpreter of a release's venv. It is to run as the app's user
+    /// with the whole environment that the release will have, `DATA_DIR` as its folder, and a timeout.
+    pub fn preflight_argv(&self, venv: &Path, path: &str, host: &str, https: bool) -> Vec<String> {
+        let python = venv.join("bin/python3").display().to_string();
+        let script = self.preflight.display().to_string();
+        let loader = self.loader.display().to_string();
+        // -I: the workers' interpreter does not look at PYTHONPATH and the like either.
+        let mut argv: Vec<String> =
+            [&python, "-I", &script, "--loader", &loader, "--path", path, "--host", host]
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
+        argv.extend(https.then(|| "--https".to_owned()));
+        argv
+    }
+}
+
+/// What a pre-flight reported.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Verdict {
+    /// Whether the release was imported and answered with a status below 500.
+    pub ok: bool,
+    /// What it answered.
+    pub status: Option<u16>,
+    /// The exception, in a line.
+    #[serde(default)]
+    pub error: String,
+    /// The last lines of its traceback.
+    #[serde(default)]
+    pub traceback: Vec<String>,
+}
+
+impl Verdict {
+    /// Reads the report at the end of a pre-flight's output.
+    ///
+    /// # Errors
+    /// When the release does not start: it raised, exited, crashed, hung or answered with a 5xx.
+    pub fn of(ended: &Ended, timeout: Duration) -> Result<Self, Failure> {
+        #[derive(Deserialize)]
+        struct Line {
+            flipside_preflight: Verdict,
+        }
+        let fail = |message: String, log| Err(Failure::new(Code::Preflight, message).log(log));
+        if ended.timed_out {
+            let message = format!("the release did not start within {} s", timeout.as_secs());
+            return fail(message, ended.lines(30))
+                .map_err(|failure| failure.hint("It hangs at import or in its first request; see the log."));
+        }
+        let text = String::from_utf8_lossy(&ended.tail);
+        let report = text.lines().rev().find_map(|line| serde_json::from_str::<Line>(line.trim()).ok());
+        match (report.map(|line| line.flipside_preflight), ended.signal) {
+            (Some(verdict), _) if verdict.ok && ended.ok() => Ok(verdict),
+            (Some(verdict), _) => {
+                let message = match verdict.status {
+                    Some(status) if verdict.error.is_empty() => {
+                        format!("the release answers its first request with {status}")
+                    }
+                    _ => format!("the release does not start: {}", verdict.error),
+                };
+                let log = if verdict.traceback.is_empty() { ended.lines(30) } else { verdict.traceback };
+                fail(message, log)
+            }
+            (None, Some(signal)) => {
+                fail(format!("the release crashes when it starts: signal {signal}"), ended.lines(30))
+            }
+            (None, None) => {
+                let code = ended.code.unwrap_or(-1);
+                fail(format!("the release exits when it starts, with code {code}"), ended.lines(30))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: i32, output: &str) -> Ended {
+        Ended { code: Some(code), signal: None, tail: output.into(), timed_out: false }
+    }
+
+    fn message(ended: &Ended) -> String {
+        Verdict::of(ended, Duration::from_secs(60)).unwrap_err().message
+    }
+
+    #[test]
+    fn a_report_is_found_among_what_the_app_prints() {
+        let output = "hello\n\n{\"flipside_preflight\": {\"ok\": true, \"status\": 301}}\nbye\n";
+        assert_eq!(Verdict::of(&ended(0, output), Duration::ZERO).unwrap().status, Some(301));
+    }
+
+    #[test]
+    fn each_way_to_fail_is_told_apart() {
+        let raised = r#"{"flipside_preflight": {"ok": false, "status": null, "error": "ImportError: x"}}"#;
+        assert!(message(&ended(1, raised)).contains("ImportError: x"));
+        let broken = r#"{"flipside_preflight": {"ok": false, "status": 500}}"#;
+        assert!(message(&ended(1, broken)).contains("500"));
+        assert!(message(&ended(3, "gone")).contains("code 3"));
+        assert!(message(&Ended { signal: Some(11), ..Ended::default() }).contains("signal 11"));
+        assert!(message(&Ended { timed_out: true, ..Ended::default() }).contains("within 60 s"));
+    }
+}

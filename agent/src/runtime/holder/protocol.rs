@@ -1,0 +1,154 @@
+//! What the agent and a holder say to each other: one line of JSON each way, on `<run>/<app>/holder.sock`.
+//!
+//! A holder lives as long as its app and meets agents older and newer than itself. So fields are added, never
+//! changed; what is unknown is passed over; what is missing has a default; an unknown request is answered with an
+//! error and changes nothing.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::runtime::Account;
+
+/// The protocol that this build speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// The longest line either side reads.
+pub const LONGEST: u64 = 1 << 20;
+
+/// A request to the holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Ask {
+    /// How are things?
+    State,
+    /// Give the listener its name, in place of what had it.
+    Publish,
+    /// Run this instance until it is retired, again whenever it ends.
+    Start(Box<Order>),
+    /// Restart the workers of an instance one by one.
+    Reload {
+        /// Which.
+        name: String,
+    },
+    /// End an instance: gently, and when its time is up by force. Answered at once.
+    Retire {
+        /// Which.
+        name: String,
+        /// Seconds.
+        within: u64,
+    },
+    /// End all instances so, give the listener up, and end. Answered at once.
+    Quit {
+        /// Seconds.
+        within: u64,
+    },
+}
+
+/// An instance to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its name: letters, digits and hyphens; its files are named after it.
+    pub name: String,
+    /// What to run.
+    pub argv: Vec<String>,
+    /// The complete environment, which holds no secret: it can be read in `/proc`.
+    pub env: BTreeMap<String, String>,
+    /// Where it starts.
+    pub cwd: PathBuf,
+    /// Who it runs as.
+    #[serde(default)]
+    pub account: Option<Account>,
+    /// A hash of its options, to be told again.
+    #[serde(default)]
+    pub options: String,
+    /// How many workers it has, to be told again.
+    #[serde(default)]
+    pub workers: u16,
+}
+
+impl Order {
+    /// Whether the name can be part of a file name.
+    pub fn is_sound(&self) -> bool {
+        !self.name.is_empty()
+            && self.name.len() <= 40
+            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    }
+}
+
+/// The holder's answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Answer {
+    /// Why not, where something was refused.
+    pub error: Option<String>,
+    /// How things are now.
+    pub state: HolderState,
+}
+
+/// How things are with a holder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HolderState {
+    /// The protocol that it speaks.
+    pub v: u32,
+    /// Its process.
+    pub pid: u32,
+    /// The version of the agent that it is part of.
+    pub build: String,
+    /// Whether its listener has the name that nginx knows.
+    pub published: bool,
+    /// The instances, oldest first.
+    pub instances: Vec<Instance>,
+}
+
+/// How things are with an instance. Also what is left on disk of it, for when its holder dies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Instance {
+    /// Its name.
+    pub name: String,
+    /// Its process, the leader of its group; none between two starts.
+    pub pid: Option<u32>,
+    /// When that started, in ticks since boot.
+    pub started: u64,
+    /// How often it was started.
+    pub starts: u32,
+    /// Whether it is being retired.
+    pub retiring: bool,
+    /// The hash that it was ordered with.
+    pub options: String,
+    /// The number that it was ordered with.
+    pub workers: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newer_peers_are_understood_as_far_as_possible() {
+        let ask: Ask = serde_json::from_str(r#"{"do":"retire","name":"a","within":3,"why":"new"}"#).unwrap();
+        assert_eq!(ask, Ask::Retire { name: "a".into(), within: 3 });
+        assert!(serde_json::from_str::<Ask>(r#"{"do":"dance"}"#).is_err());
+        let answer: Answer = serde_json::from_str(r#"{"state":{"v":9,"instances":[{"name":"x"}]}}"#).unwrap();
+        assert_eq!((answer.state.v, answer.state.instances[0].pid), (9, None));
+    }
+
+    #[test]
+    fn names_are_no_paths() {
+        let order = |name: &str| Order {
+            name: name.into(),
+            argv: vec![],
+            env: BTreeMap::new(),
+            cwd: "/".into(),
+            account: None,
+            options: String::new(),
+            workers: 1,
+        };
+        assert!(order("i-18f2").is_sound());
+        for bad in ["", "../x", "a/b", "a.b", "a\n"] {
+            assert!(!order(bad).is_sound(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+"""Imports a release exactly as its workers will, asks it one question, and says in a line of JSON how it went.
+
+Runs in the release's venv, as the app's user, with the app's whole environment, in a process of its own: what it
+breaks, and how long it hangs, is its own affair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
+MOST_BODY = 1 << 20
+
+
+def environ(path: str, host: str, https: bool) -> dict[str, Any]:
+    """A GET as nginx would pass it on."""
+    path, _, query = path.partition("?")
+    scheme = "https" if https else "http"
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "CONTENT_TYPE": "",
+        "CONTENT_LENGTH": "",
+        "SERVER_NAME": host,
+        "SERVER_PORT": "443" if https else "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "HTTP_HOST": host,
+        "HTTP_USER_AGENT": "flipside-preflight",
+        "HTTP_X_FORWARDED_FOR": "127.0.0.1",
+        "HTTP_X_FORWARDED_PROTO": scheme,
+        **({"HTTPS": "on"} if https else {}),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+
+
+def ask(application: Callable[..., Any], question: dict[str, Any]) -> int:
+    """The status that the application answers."""
+    answered: list[int] = []
+
+    def start_response(status: str, _headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if exc_info is not None:
+            raise exc_info[1].with_traceback(exc_info[2])
+        answered[:] = [int(status.split(" ", 1)[0])]
+        return lambda _data: None
+
+    body = application(question, start_response)
+    try:
+        size = 0
+        for chunk in body:
+            size += len(chunk)
+            if size > MOST_BODY:
+                break
+    finally:
+        getattr(body, "close", lambda: None)()
+    if not answered:
+        raise RuntimeError("the application answered without calling start_response")
+    return answered[0]
+
+
+def main() -> dict[str, Any]:
+    """What to report."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loader", type=Path, required=True)
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--https", action="store_true")
+    asked = parser.parse_args()
+    begun = time.monotonic()
+    report: dict[str, Any] = {"ok": False, "status": None, "error": "", "traceback": []}
+    try:
+        loader: dict[str, Any] = {"__name__": "flipside_loader", "__file__": str(asked.loader)}
+        exec(compile(asked.loader.read_bytes(), str(asked.loader), "exec"), loader)  # noqa: S102
+        # An app may look at its arguments; they are not those of this script.
+        sys.argv[:] = ["uwsgi"]
+        sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
+        application = loader["import_entry"](dict(os.environ))
+        report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
+        report["ok"] = report["status"] < 500
+    except BaseException as error:  # an app that exits while it is imported does not start either
+        report["error"] = f"{type(error).__name__}: {error}"[:2000]
+        report["traceback"] = traceback.format_exc().splitlines()[-40:]
+    report["ms"] = round((time.monotonic() - begun) * 1000)
+    return report
+
+
+if __name__ == "__main__":
+    outcome = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    line = json.dumps({"flipside_preflight": outcome})
+    sys.__stdout__.write(f"\n{line}\n")
+    sys.__stdout__.flush()
+    # Threads and exit handlers of the app must not hold us.
+    os._exit(0 if outcome["ok"] else 1)

@@ -1,0 +1,117 @@
+//! What the kernel says of processes. Unlike what an app's user can write, it is true.
+
+use std::{fs, path::Path};
+
+use nix::{
+    sys::signal::{Signal, kill, killpg},
+    unistd::Pid,
+};
+
+/// A process as the kernel sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its parent.
+    pub parent: u32,
+    /// When it started, in ticks since boot: with the pid it names a process for good.
+    pub started: u64,
+    /// Whether it has ended and only waits to be reaped.
+    pub ended: bool,
+}
+
+/// The process `pid`, while there is one.
+pub fn process(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything, brackets and spaces too.
+    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    Some(Process {
+        parent: fields.get(1)?.parse().ok()?,
+        started: fields.get(19)?.parse().ok()?,
+        ended: matches!(*fields.first()?, "Z" | "X"),
+    })
+}
+
+/// Whether the process `pid` that started at `started` still runs.
+pub fn runs(pid: u32, started: u64) -> bool {
+    process(pid).is_some_and(|process| process.started == started && !process.ended)
+}
+
+/// The running children of `pid`, in order.
+pub fn children(pid: u32) -> Vec<u32> {
+    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let mut children: Vec<u32> = match listed {
+        Ok(listed) => listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+        // The process is gone.
+        Err(_) if !Path::new("/proc").join(pid.to_string()).exists() => Vec::new(),
+        // Kernels can be built without that file.
+        Err(_) => fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect(),
+    };
+    children.retain(|child| process(*child).is_some_and(|process| process.parent == pid && !process.ended));
+    children.sort_unstable();
+    children
+}
+
+/// The resident bytes of `pid`.
+pub fn resident(pid: u32) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * page_size()
+}
+
+fn page_size() -> u64 {
+    // SAFETY: asks for a constant.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+/// Sends `signal` to the process `pid`; one that has ended is no error.
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = positive(pid) {
+        let _ = kill(pid, signal);
+    }
+}
+
+/// Sends the real-time or other signal of that number, which `nix` has no name for.
+pub fn signal_number(pid: u32, number: i32) {
+    if let Some(pid) = positive(pid) {
+        // SAFETY: two integers, no memory.
+        unsafe { libc::kill(pid.as_raw(), number) };
+    }
+}
+
+/// Kills every process of the group that `pid` leads.
+pub fn kill_group(pid: u32) {
+    if let Some(pid) = positive(pid) {
+        let _ = killpg(pid, Signal::SIGKILL);
+    }
+}
+
+/// 0 and 1 and what is no pid name groups, init or everybody.
+fn positive(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().filter(|pid| *pid > 1).map(Pid::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn we_run_and_are_a_child_of_our_parent() {
+        let me = std::process::id();
+        let process = process(me).unwrap();
+        assert_eq!(process.parent, std::os::unix::process::parent_id());
+        assert!(runs(me, process.started));
+        assert!(!runs(me, process.started + 1));
+        assert!(children(process.parent).contains(&me));
+        assert!(resident(me) > 100_000);
+    }
+
+    #[test]
+    fn nobody_is_signalled_by_a_number_that_names_all() {
+        for pid in [0, 1, u32::MAX] {
+            assert_eq!(positive(pid), None);
+        }
+    }
+}
