@@ -1,6 +1,6 @@
 //! What the kernel says of processes. Unlike what an app's user can write, it is true.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
@@ -37,12 +37,16 @@ pub fn runs(pid: u32, started: u64) -> bool {
 
 /// The running children of `pid`, in order.
 pub fn children(pid: u32) -> Vec<u32> {
-    let listed = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let listed: Result<Vec<String>, _> =
+        threads.map(|thread| fs::read_to_string(thread.path().join("children"))).collect();
     let mut children: Vec<u32> = match listed {
-        Ok(listed) => listed.split_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
-        // The process is gone.
-        Err(_) if !Path::new("/proc").join(pid.to_string()).exists() => Vec::new(),
-        // Kernels can be built without that file.
+        Ok(listed) => listed
+            .iter()
+            .flat_map(|list| list.split_whitespace())
+            .filter_map(|pid| pid.parse().ok())
+            .collect(),
+        // Kernels can be built without that file, and a thread may just have ended.
         Err(_) => fs::read_dir("/proc")
             .into_iter()
             .flatten()
