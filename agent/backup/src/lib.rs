@@ -6,6 +6,7 @@ pub mod chain;
 pub mod clock;
 pub mod crypt;
 mod hex;
+pub mod media;
 pub mod pages;
 pub mod retain;
 pub mod store;
