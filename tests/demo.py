@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from flipside_testbed import places, tools
+from flipside_testbed import build, places, tools
 from flipside_testbed.own import tell_own
 from flipside_testbed.platform import MINIONS, Platform, end_everything
 from flipside_testbed.report import Report
@@ -58,6 +58,7 @@ def environment(platform: Platform) -> str:
     first, second = (platform.hosts[name] for name in MINIONS)
     salted = platform.salted
     start = [tools.PYTHON, str(Path(__file__).resolve()), "start-agent", first.name]
+    publishing = [f"{name}={value}" for name, value in build.environment().items()]
     values = {
         "SALT": salted.command("salt"),
         "SALT_CALL": salted.command("salt-call", first.name),
@@ -65,7 +66,9 @@ def environment(platform: Platform) -> str:
         "SALT_CP": salted.command("salt-cp"),
         "MINION": first.name,
         "MINION2": second.name,
-        "FLIPSIDE": shlex.join(first.command()),
+        "FLIPSIDE": shlex.join(
+            ["/usr/bin/env", *publishing, *first.command(), "--store", str(platform.store)]
+        ),
         "URL": first.url,
         "URL2": second.url,
         "PILLAR_ROOT": str(salted.pillar),

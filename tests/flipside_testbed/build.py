@@ -6,10 +6,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from flipside_testbed import tools
 from flipside_testbed.places import CHECKOUT
 from flipside_testbed.tools import Missing
 
 PROGRAMS = ("flipside-agent", "flipside")
+
+
+def environment() -> dict[str, str]:
+    """What `flipside publish` needs to know here: the uv to build with, and the hosts' Python."""
+    return {"FLIPSIDE_UV": str(tools.uv()), "FLIPSIDE_PYTHON": tools.PYTHON}
 
 
 def binaries(into: Path, faults: bool = False) -> None:

@@ -112,7 +112,7 @@ class Platform:
     def publish_folder(self, folder: Path, tag: str = "latest", *more: str) -> str:
         """Publishes a project folder; the release's id."""
         argv = [str(self.root / "bin/flipside"), "publish", str(folder), "--store", str(self.store)]
-        env = clean_environment() | {"FLIPSIDE_UV": str(tools.uv())}
+        env = clean_environment() | build.environment()
         argv += ["--tag", tag, "--json", *more]
         done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
         if done.returncode != 0:

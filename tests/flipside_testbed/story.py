@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ class Story:
 
     def tell(self) -> None:
         """All of it, in order."""
+        for step in (self._set_up, self._publish, self._first_deploy):
+            self._one(step)
+            if not self.report.ok:
+                return  # Nothing that follows could hold.
         for step in (
-            self._set_up,
-            self._publish,
-            self._first_deploy,
             self._upgrade,
             self._rollback,
             self._import_error,
@@ -48,8 +50,11 @@ class Story:
             self._unchanged,
             self._status,
         ):
-            with self.report.step(step.__doc__.strip().rstrip(".")) as current:
-                step(current)
+            self._one(step)
+
+    def _one(self, step: Callable[[Step], None]) -> None:
+        with self.report.step(step.__doc__.strip().rstrip(".")) as current:
+            step(current)
 
     def _set_up(self, step: Step) -> None:
         """a Salt master, two minions, an agent, nginx and memcached for each."""
