@@ -58,7 +58,7 @@ def environment(platform: Platform) -> str:
     first, second = (platform.hosts[name] for name in MINIONS)
     salted = platform.salted
     start = [tools.PYTHON, str(Path(__file__).resolve()), "start-agent", first.name]
-    publishing = [f"{name}={value}" for name, value in build.environment().items()]
+    publishing = ["/usr/bin/env", *(f"{name}={value}" for name, value in build.environment().items())]
     values = {
         "SALT": salted.command("salt"),
         "SALT_CALL": salted.command("salt-call", first.name),
