@@ -5,10 +5,15 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::Arc,
 };
 
 use anyhow::Context as _;
-use flipside_agent::{config::Config, sys};
+use flipside_agent::{
+    config::Config,
+    runtime::{Runtime, assets::Assets, process::ProcessRuntime, uwsgi::install::Installer},
+    sys,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Logs to standard error: one line an event, `FLIPSIDE_LOG` says how much.
@@ -54,4 +59,19 @@ pub(crate) fn pid_file(path: Option<&Path>) -> anyhow::Result<()> {
     let line = format!("{}\n", std::process::id());
     sys::atomic_write::write(path, line.as_bytes(), 0o644, None)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What can run apps on this host.
+pub(crate) fn runtimes(config: &Config, assets: &Assets) -> anyhow::Result<Vec<Arc<dyn Runtime>>> {
+    let process = ProcessRuntime {
+        agent: std::env::current_exe().context("cannot tell which program this is")?,
+        installer: Installer {
+            folder: config.state_dir.join("uwsgi"),
+            uv: config.uv.clone(),
+            requirement: config.uwsgi.clone(),
+        },
+        assets: assets.clone(),
+        web_group: config.web_group.clone(),
+    };
+    Ok(vec![Arc::new(process)])
 }

@@ -12,7 +12,10 @@ use flipside_agent::{
     host::Host,
     inlets::api::Inlet,
     router::Router,
-    runtime::holder::{self, HoldArgs},
+    runtime::{
+        assets::Assets,
+        holder::{self, HoldArgs},
+    },
     secrets::Keyring,
     sys::clock,
 };
@@ -80,7 +83,9 @@ async fn serve(args: &Args, config: Config, keyring: Keyring, db: Db) -> anyhow:
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let stop = CancellationToken::new();
     let inlet = Inlet::bind(&config.socket, config.socket_group.as_deref())?;
-    let host = Arc::new(Host { config, db, keyring, runtimes: Vec::new(), started: clock::now_ms() });
+    let assets = Assets::write(&config.state_dir)?;
+    let runtimes = boot::runtimes(&config, &assets)?;
+    let host = Arc::new(Host { config, db, keyring, runtimes, started: clock::now_ms() });
     let router = Router::new(Arc::clone(&host), stop.clone());
     let api = inlet.serve(Arc::clone(&router), stop.clone());
     boot::pid_file(args.pid_file.as_deref())?;

@@ -91,7 +91,7 @@ impl Fixture {
                 requirement: "pyuwsgi==2.0.30".to_owned(),
             },
             assets: Assets::write(&root.join("state")).unwrap(),
-            web_group: None,
+            web_group: "nogroup".to_owned(),
         };
         let spec = InstanceSpec {
             paths,

@@ -28,7 +28,7 @@ use crate::{
     sys::{
         beneath,
         exec::{self, Program},
-        proc,
+        proc, users,
     },
 };
 
@@ -55,7 +55,7 @@ pub(super) async fn find(paths: &AppPaths) -> Result<Option<HolderState>, Failur
 /// The holder of an app, started where there is none. Its listener has no name yet then.
 pub(super) async fn find_or_start(
     agent: &Path,
-    web_group: Option<u32>,
+    web_group: &str,
     paths: &AppPaths,
     account: Option<&Account>,
 ) -> Result<Held, Failure> {
@@ -63,7 +63,15 @@ pub(super) async fn find_or_start(
         return Ok(Held { state, fresh: false });
     }
     prepare(paths, account)?;
-    let owner = account.map(|account| (account.uid, web_group.unwrap_or(account.gid)));
+    let owner = match account {
+        None => None,
+        Some(account) => {
+            let group = users::group(web_group).map_err(|error| {
+                fault("nginx cannot be let in", &error).hint("Set web_group in agent.toml to nginx's group.")
+            })?;
+            Some((account.uid, group))
+        }
+    };
     let args = HoldArgs { run: paths.run().to_owned(), log: paths.log().to_owned(), owner };
     let mark = LogMark::now(paths.log());
     let pid = start(agent, &args)?;

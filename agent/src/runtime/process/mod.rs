@@ -51,8 +51,8 @@ pub struct ProcessRuntime {
     pub installer: Installer,
     /// The loader.
     pub assets: Assets,
-    /// The group that may connect to the apps' sockets: nginx's.
-    pub web_group: Option<u32>,
+    /// The group that may connect to the sockets of apps that run as users of their own: nginx's.
+    pub web_group: String,
 }
 
 #[async_trait]
@@ -137,7 +137,7 @@ impl Runtime for ProcessRuntime {
 
     async fn hold(&self, paths: &AppPaths) -> Result<(), Failure> {
         let account = house::account_of(paths);
-        let held = house::find_or_start(&self.agent, self.web_group, paths, account.as_ref()).await?;
+        let held = house::find_or_start(&self.agent, &self.web_group, paths, account.as_ref()).await?;
         house::publish(paths).await?;
         for orphan in orphan::orphans(paths.run(), Some(&held.state)) {
             orphan::retire(paths.run(), &orphan, GENTLY).await;
@@ -159,7 +159,7 @@ impl Runtime for ProcessRuntime {
 
 impl ProcessRuntime {
     async fn held(&self, spec: &InstanceSpec) -> Result<Held, Failure> {
-        house::find_or_start(&self.agent, self.web_group, &spec.paths, spec.account.as_ref()).await
+        house::find_or_start(&self.agent, &self.web_group, &spec.paths, spec.account.as_ref()).await
     }
 
     /// Waits until the running instance serves `release`, and brings it there where it serves another.
