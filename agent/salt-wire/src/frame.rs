@@ -57,7 +57,7 @@ pub fn framed(payload: &[u8], framing: Framing) -> Bytes {
 /// use salt_wire::frame::Parser;
 ///
 /// let mut parser = Parser::new(1 << 20);
-/// parser.feed(b"\x00\x00\x00\x0e\x82\xa4head\x80"); // prefixed, and cut short
+/// parser.feed(b"\x00\x00\x00\x0d\x82\xa4head\x80"); // prefixed, and cut short
 /// assert_eq!(parser.next_frame(), Ok(None));
 /// parser.feed(b"\xa4body\xa0\x81\xa4body\xa0"); // its end, and a bare frame behind it
 /// assert_eq!(parser.next_frame().unwrap().unwrap()[..], b"\x82\xa4head\x80\xa4body\xa0"[..]);
