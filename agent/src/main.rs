@@ -10,7 +10,7 @@ use flipside_agent::{
     config::Config,
     db::Db,
     host::Host,
-    inlets::api::Inlet,
+    inlets::{api::Inlet, bus},
     router::Router,
     runtime::{
         assets::Assets,
@@ -90,9 +90,13 @@ async fn serve(args: &Args, config: Config, keyring: Keyring, db: Db) -> anyhow:
     let api = inlet.serve(Arc::clone(&router), stop.clone());
     boot::pid_file(args.pid_file.as_deref())?;
     tracing::info!(id = host.config.id, socket = %host.config.socket.display(), "AgentStarted");
+    let bus = bus::serve(Arc::clone(&host), Arc::clone(&router), stop.clone());
     let served = async {
-        api.await;
+        let (herald, ()) = tokio::join!(bus, api);
         router.drain().await;
+        if let Some(herald) = herald {
+            herald.drain().await;
+        }
     };
     tokio::pin!(served);
     tokio::select! {

@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::DbError;
 
 /// Each entry takes the schema one version further. Entries are never changed, only added.
-const STEPS: [&str; 1] = ["
+pub(super) const STEPS: [&str; 2] = [
+    "
 CREATE TABLE apps (
     app TEXT PRIMARY KEY,
     spec TEXT NOT NULL,
@@ -55,7 +56,19 @@ CREATE TABLE requests (
     at INTEGER NOT NULL,
     PRIMARY KEY (id, verb, app)
 ) STRICT;
-"];
+",
+    // What ended before there was an outbox is nobody's news.
+    "
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    tag TEXT NOT NULL,
+    data TEXT NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+ALTER TABLE deployments ADD COLUMN announced INTEGER NOT NULL DEFAULT 0;
+UPDATE deployments SET announced = 1 WHERE ended IS NOT NULL;
+",
+];
 
 /// Brings the schema up to date; a file that holds something is copied first.
 pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<(), DbError> {

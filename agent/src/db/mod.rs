@@ -5,6 +5,7 @@
 mod apps;
 mod deployments;
 mod migrate;
+pub mod outbox;
 mod requests;
 
 use std::{

@@ -117,3 +117,70 @@ fn a_newer_file_is_refused_with_what_to_do() {
     let error = Db::open(&path).unwrap_err().to_string();
     assert!(error.contains("newer agent") && error.contains("99"), "{error}");
 }
+
+fn about(deployment: Option<&str>, request: Option<&str>) -> outbox::About {
+    let text = |text: &str| text.to_owned();
+    let (deployment, request) = (deployment.map(text), request.map(text));
+    outbox::About { deployment, app: "blog".into(), verb: "deploy".into(), request }
+}
+
+#[tokio::test]
+async fn an_end_without_an_answer_is_found_until_it_has_one() {
+    let (_folder, db) = open();
+    for id in ["d1", "d2", "d3"] {
+        db.begin(begin(id)).await.unwrap();
+    }
+    db.end("d1", &Outcome::good(State::Deployed, "one"), 10, None).await.unwrap();
+    db.end("d2", &Outcome::good(State::Deployed, "two"), 20, None).await.unwrap();
+    let lost = async |since, until| {
+        let found = db.unannounced(since, until).await.unwrap();
+        found.into_iter().map(|lost| lost.outcome.comment).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(0, 100).await, ["one", "two"]);
+    assert_eq!(lost(15, 100).await, ["two"]);
+    db.announce(about(Some("d2"), None), "t".into(), "{}".into(), 30).await.unwrap();
+    assert_eq!(lost(0, 100).await, ["one"]);
+    db.announce(about(None, Some("another")), "t".into(), "{}".into(), 30).await.unwrap();
+    assert_eq!(lost(0, 100).await, ["one"]);
+    db.announce(about(None, Some("jid1")), "t".into(), "{}".into(), 30).await.unwrap();
+    assert!(lost(0, 100).await.is_empty());
+}
+
+#[tokio::test]
+async fn answers_wait_in_order_and_the_oldest_go_first() {
+    let (folder, db) = open();
+    for n in 0..2003 {
+        db.announce(about(None, None), format!("t/{n}"), "{\"a\":1}".into(), n).await.unwrap();
+    }
+    drop(db);
+    let db = Db::open(&folder.path().join("agent.db")).unwrap();
+    let tags = async |rows, bytes| {
+        let waiting = db.waiting(rows, bytes).await.unwrap();
+        waiting.into_iter().map(|waiting| waiting.tag).collect::<Vec<_>>()
+    };
+    assert_eq!(tags(2, 1000).await, ["t/3", "t/4"]);
+    assert_eq!(tags(9, 15).await, ["t/3", "t/4"]);
+    assert_eq!(tags(9, 0).await, ["t/3"]);
+    let seq = db.waiting(2, 1000).await.unwrap()[1].seq;
+    db.taken(seq).await.unwrap();
+    assert_eq!(tags(1, 1000).await, ["t/5"]);
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_copied_and_migrated() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.db");
+    let first = rusqlite::Connection::open(&path).unwrap();
+    first.execute_batch(migrate::STEPS[0]).unwrap();
+    first
+        .execute_batch(
+            "INSERT INTO deployments (id, app, verb, via, user, started, ended, outcome)
+                VALUES ('d1', 'blog', 'deploy', '', '', 1, 2, '{}');
+             PRAGMA user_version = 1",
+        )
+        .unwrap();
+    drop(first);
+    let db = Db::open(&path).unwrap();
+    assert!(db.unannounced(0, 100).await.unwrap().is_empty());
+    assert!(folder.path().join("agent.db.v1").exists());
+}

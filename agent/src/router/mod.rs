@@ -9,7 +9,7 @@ mod status;
 use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use flipside_api::{AppName, Code, Command, Failure, Outcome, Request, State, Who};
@@ -32,6 +32,12 @@ struct Key {
     app: AppName,
 }
 
+/// Who hears of every command, whichever way it came.
+pub trait Witness: Send + Sync {
+    /// A command begins; `heard` says how it goes. Must not block: the command waits.
+    fn began(&self, who: &Who, command: &Command, heard: Subscription);
+}
+
 /// Where all commands come together.
 pub struct Router {
     host: Arc<Host>,
@@ -39,13 +45,21 @@ pub struct Router {
     running: Mutex<HashMap<Key, Arc<Channel>>>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    witness: OnceLock<Box<dyn Witness>>,
 }
 
 impl Router {
     /// A router for this host; `stop` ends commands that only watch.
     pub fn new(host: Arc<Host>, stop: CancellationToken) -> Arc<Self> {
         let (locks, running, tasks) = (Locks::default(), Mutex::default(), TaskTracker::new());
-        Arc::new(Self { host, locks, running, tasks, stop })
+        Arc::new(Self { host, locks, running, tasks, stop, witness: OnceLock::new() })
+    }
+
+    /// Has `witness` hear of every command from now on; only the first is heard.
+    pub fn witnessed_by(&self, witness: Box<dyn Witness>) {
+        if self.witness.set(witness).is_err() {
+            tracing::error!("SecondWitnessIgnored");
+        }
     }
 
     /// Begins what is asked, or joins it where it runs already.
@@ -61,6 +75,9 @@ impl Router {
             running.insert(key.clone(), Arc::clone(&channel));
         }
         let heard = channel.subscribe();
+        if let Some(witness) = self.witness.get() {
+            witness.began(&who, &command, channel.subscribe());
+        }
         let router = Arc::clone(self);
         self.tasks.spawn(async move {
             let begun = clock::now_ms();

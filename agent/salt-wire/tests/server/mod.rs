@@ -52,16 +52,21 @@ impl Shared {
 }
 
 impl Server {
-    /// Takes the places of the sockets over, as a new minion does.
+    /// A master's bus in `folder`.
     pub(crate) fn start(folder: &Path, publish: Framing, pull: Framing, health: Health) -> Self {
+        Self::at(&Endpoints::of_master(folder), publish, pull, health)
+    }
+
+    /// Takes the places of the sockets over, as a new minion does.
+    pub(crate) fn at(endpoints: &Endpoints, publish: Framing, pull: Framing, health: Health) -> Self {
         let shared = Shared::new(publish, pull, health);
-        let listen = |name: &str| {
-            let path = folder.join(name);
+        let listen = |address: &Address| {
+            let Address::Unix(path) = address else { panic!("no path: {address}") };
             // The first server finds nothing to remove.
-            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(path);
             UnixListener::bind(path).unwrap()
         };
-        let (publish, pull) = (listen("master_event_pub.ipc"), listen("master_event_pull.ipc"));
+        let (publish, pull) = (listen(&endpoints.publish), listen(&endpoints.pull));
         let mut tasks = JoinSet::new();
         let (state, ends) = (shared.clone(), shared.clone());
         tasks.spawn(async move {
