@@ -5,8 +5,11 @@
 pub mod chain;
 pub mod clock;
 pub mod crypt;
+pub mod follow;
 mod hex;
 pub mod media;
 pub mod pages;
 pub mod retain;
+pub mod segment;
+pub mod state;
 pub mod store;

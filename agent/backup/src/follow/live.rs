@@ -1,0 +1,517 @@
+//! A live database under our read marks: what changed since the last reading, and the images of its pages.
+//!
+//! Connection A holds a mark (a read transaction), B takes the next one before A lets go, C checkpoints. As
+//! long as some mark is held without a gap, the log cannot be restarted past frames that we have not read,
+//! and the database file changes only in pages whose newer images we have: so the file, or the last frame
+//! that we read, *is* the old image of a page. Nobody waits for anybody.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    handle::{Handle, HandleError},
+    wal::{Frame, Index, WAL_HEADER, WalHeader, WalPosition, frame_offset},
+};
+use crate::{
+    pages::{Hash, PageMap, lock_page, page_hash},
+    segment::Images,
+};
+
+/// Why a reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// SQLite refused.
+    #[error("the database cannot be read")]
+    Handle(#[source] HandleError),
+    /// There is no database at the path.
+    #[error("there is no database at {0}")]
+    Missing(PathBuf),
+    /// The path cannot be looked at.
+    #[error("{path} cannot be looked at")]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What was read does not continue what was read before: the pages must be compared.
+    #[error("the log does not continue: {0}")]
+    Gap(&'static str),
+    /// Writers came between each time.
+    #[error("the database did not stand still for a moment")]
+    Unsettled,
+}
+
+impl LiveError {
+    /// Whether it may do in a moment.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Unsettled) || matches!(self, Self::Handle(error) if error.is_busy())
+    }
+}
+
+/// The latest frame of each page.
+pub(crate) type Frames = HashMap<u32, u32>;
+
+/// What a reading found; its mark is held until it is accepted or rejected.
+pub(crate) struct Reading {
+    pub(crate) page_size: u32,
+    pub(crate) page_count: u32,
+    /// The pages whose content is not the one on record, in order.
+    pub(crate) changes: Vec<(u32, Hash)>,
+    /// In which frames they are; a page without one is in the file.
+    frames: Frames,
+    position: Option<WalPosition>,
+    /// Whether `frames` replaces what was known, or extends it.
+    replaces: bool,
+    /// Whether all pages were compared, and not only those that the log names.
+    pub(crate) compared: bool,
+    data_version: i64,
+}
+
+impl Reading {
+    /// One that found nothing new.
+    pub(crate) fn unchanged(page_size: u32, page_count: u32) -> Self {
+        Self {
+            page_size,
+            page_count,
+            changes: Vec::new(),
+            frames: Frames::new(),
+            position: None,
+            replaces: false,
+            compared: false,
+            data_version: 0,
+        }
+    }
+}
+
+/// A live database.
+pub(crate) struct Live {
+    path: PathBuf,
+    inode: (u64, u64),
+    a: Handle,
+    b: Handle,
+    c: Handle,
+    page_size: u32,
+    /// `None`: it has a rollback journal, and we hold nothing between readings.
+    position: Option<WalPosition>,
+    frames: Frames,
+    data_version: i64,
+    /// A is known to hold lock 0: the log restarts with the next commit, or goes on.
+    on_zero: bool,
+}
+
+fn handle(error: HandleError) -> LiveError {
+    LiveError::Handle(error)
+}
+
+impl Live {
+    /// Opens the database; [`Self::read_all`] comes next.
+    pub(crate) fn open(path: &Path) -> Result<Self, LiveError> {
+        let inode = inode(path)?;
+        let open = || Handle::open(path).map_err(handle);
+        Ok(Self {
+            path: path.to_owned(),
+            inode,
+            a: open()?,
+            b: open()?,
+            c: open()?,
+            page_size: 0,
+            position: None,
+            frames: Frames::new(),
+            data_version: i64::MIN,
+            on_zero: false,
+        })
+    }
+
+    /// Whether another file stands at the path now, or none.
+    pub(crate) fn is_replaced(&self) -> Result<bool, LiveError> {
+        match inode(&self.path) {
+            Ok(inode) => Ok(inode != self.inode),
+            Err(LiveError::Missing(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether something was committed since the last reading. Takes no lock.
+    pub(crate) fn is_dirty(&self) -> Result<bool, LiveError> {
+        match self.position {
+            // A torn header is a writer at work.
+            Some(position) => Ok(self.a.index().is_none_or(|(index, _)| index.position() != position)),
+            None => self.a.data_version().map(|version| version != self.data_version).map_err(handle),
+        }
+    }
+
+    /// Whether the database has a log.
+    pub(crate) fn has_log(&self) -> bool {
+        self.position.is_some()
+    }
+
+    /// The frames of the log that have been read.
+    pub(crate) fn log_frames(&self) -> u32 {
+        self.position.map_or(0, |position| position.frames)
+    }
+
+    /// The bytes of the log that have been read.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        WAL_HEADER + u64::from(self.log_frames()) * (24 + u64::from(self.page_size))
+    }
+
+    /// Reads what the log holds beyond the last reading.
+    pub(crate) fn read_on(&mut self, map: &PageMap) -> Result<Reading, LiveError> {
+        let Some(from) = self.position else { return self.read_all(map) };
+        self.b.begin().map_err(handle)?;
+        self.read_frames(from, map).inspect_err(|_| self.b.end())
+    }
+
+    fn read_frames(&self, from: WalPosition, map: &PageMap) -> Result<Reading, LiveError> {
+        let index = (0..100).find_map(|_| self.b.index().or_else(pause)).ok_or(LiveError::Unsettled)?.0;
+        let restarted = index.salts != from.salts;
+        if index.frames > 0 && index.page_size != self.page_size {
+            return Err(LiveError::Gap("another page size"));
+        }
+        if !restarted && index.frames < from.frames {
+            return Err(LiveError::Gap("the log is shorter"));
+        }
+        let start = if restarted { WalPosition { salts: index.salts, ..Default::default() } } else { from };
+        let frames = scan(&self.b, &index, start)?;
+        // A restarted log without a commit says nothing of the database's size.
+        let page_count = if index.frames == 0 || frames.is_empty() { map.count() } else { index.page_count };
+        let mut reading = Reading {
+            page_size: self.page_size,
+            page_count,
+            changes: Vec::new(),
+            frames,
+            position: Some(index.position()),
+            replaces: restarted,
+            compared: false,
+            data_version: 0,
+        };
+        // SQLite need not write a new page that it freed in the same breath.
+        let new = (map.count() + 1..=page_count).filter(|pgno| !reading.frames.contains_key(pgno));
+        let mut pages: Vec<u32> = reading.frames.keys().copied().chain(new).collect();
+        pages.sort_unstable();
+        reading.changes = self.differing(pages.into_iter(), &reading, map)?;
+        Ok(reading)
+    }
+
+    /// Compares every page with what is on record, under one snapshot.
+    pub(crate) fn read_all(&mut self, map: &PageMap) -> Result<Reading, LiveError> {
+        self.compare(map).inspect_err(|_| self.b.end())
+    }
+
+    fn compare(&self, map: &PageMap) -> Result<Reading, LiveError> {
+        let exact = begin_exactly(&self.b)?;
+        let data_version = if exact.is_some() { 0 } else { self.a.data_version().map_err(handle)? };
+        let size = self.b.db_size().map_err(handle)?;
+        let mut head = [0; 100];
+        self.b.read_db(0, &mut head).map_err(handle)?;
+        let packed = u32::from(u16::from_be_bytes([head[16], head[17]]));
+        let mut page_size = if packed == 1 { 65536 } else { packed };
+        let mut page_count = u32::try_from(size / u64::from(page_size.max(512))).unwrap_or(u32::MAX);
+        let mut frames = Frames::new();
+        if let Some((index, copied)) = &exact {
+            if index.frames > 0 {
+                page_size = index.page_size;
+            }
+            if index.page_count > 0 {
+                page_count = index.page_count;
+            }
+            // All in the file: it stands still for us, while the log may be overwritten.
+            if *copied < index.frames {
+                let start = WalPosition { salts: index.salts, ..Default::default() };
+                frames = scan(&self.b, index, start)?;
+            }
+        }
+        if size == 0 && frames.is_empty() {
+            (page_size, page_count) = (0, 0);
+        } else if !page_size.is_power_of_two() || !(512..=65536).contains(&page_size) {
+            return Err(LiveError::Gap("the file is no SQLite database"));
+        }
+        let mut reading = Reading {
+            page_size,
+            page_count,
+            changes: Vec::new(),
+            frames,
+            position: exact.map(|(index, _)| index.position()),
+            replaces: true,
+            compared: true,
+            data_version,
+        };
+        reading.changes = self.differing(1..=page_count, &reading, map)?;
+        Ok(reading)
+    }
+
+    fn differing(
+        &self,
+        pages: impl Iterator<Item = u32>,
+        reading: &Reading,
+        map: &PageMap,
+    ) -> Result<Vec<(u32, Hash)>, LiveError> {
+        let mut changes = Vec::new();
+        let mut page = vec![0; reading.page_size as usize];
+        for pgno in pages.filter(|pgno| *pgno <= reading.page_count) {
+            read_page(&self.b, reading.page_size, (pgno, reading.frames.get(&pgno)), &mut page)?;
+            let hash = page_hash(pgno, &page);
+            if map.hash(pgno) != Some(hash) {
+                changes.push((pgno, hash));
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The images of a reading's pages: as it found them, and as they were before.
+    pub(crate) fn images<'a>(&'a self, reading: &'a Reading) -> impl Images + 'a {
+        static NONE: std::sync::LazyLock<Frames> = std::sync::LazyLock::new(Frames::new);
+        let old = if reading.replaces { &*NONE } else { &self.frames };
+        LiveImages { handle: &self.b, page_size: reading.page_size, new: &reading.frames, old }
+    }
+
+    /// The images of all pages as of the last accepted reading.
+    pub(crate) fn current<'a>(&'a self, map: &'a PageMap) -> Recorded<'a> {
+        Recorded { from: &self.a, frames: &self.frames, page_size: self.page_size, map }
+    }
+
+    /// Takes a reading as the state from here on: its mark replaces the one before.
+    pub(crate) fn accept(&mut self, reading: Reading) {
+        if reading.position.is_some() {
+            std::mem::swap(&mut self.a, &mut self.b);
+        }
+        self.b.end();
+        if reading.position.is_none() {
+            self.a.end();
+        }
+        if reading.replaces {
+            self.frames = reading.frames;
+        } else {
+            self.frames.extend(reading.frames);
+        }
+        self.on_zero = false;
+        self.position = reading.position;
+        self.page_size = reading.page_size;
+        self.data_version = reading.data_version;
+    }
+
+    /// Lets go of a reading that came to nothing; the mark before it is still held.
+    pub(crate) fn reject(&mut self) {
+        self.b.end();
+    }
+
+    /// Lets go of everything: the app's checkpoints are free, and only a comparison can follow.
+    pub(crate) fn release(&mut self) {
+        self.a.end();
+        self.b.end();
+    }
+
+    /// Copies what was read from the log into the file.
+    pub(crate) fn checkpoint(&self) -> Result<(), LiveError> {
+        self.c.checkpoint().map(|_| ()).or_else(|error| if error.is_busy() { Ok(()) } else { Err(handle(error)) })
+    }
+
+    /// Copies all into the file, and moves to lock 0 if nobody wrote meanwhile: then the next commit can
+    /// restart the log. Whether we are there.
+    pub(crate) fn let_log_restart(&mut self) -> Result<bool, LiveError> {
+        let Some(position) = self.position else { return Ok(false) };
+        if self.on_zero {
+            return Ok(true);
+        }
+        // B, not C: C may be the one that shuts out writers, and none can checkpoint in its transaction.
+        let (log, done) = match self.b.checkpoint() {
+            Ok(progress) => progress,
+            Err(error) if error.is_busy() => return Ok(false),
+            Err(error) => return Err(handle(error)),
+        };
+        if log != done || log != position.frames {
+            return Ok(false);
+        }
+        self.b.begin().map_err(handle)?;
+        if self.b.index().is_some_and(|(index, _)| index.position() == position) {
+            std::mem::swap(&mut self.a, &mut self.b);
+            // All of it is in the file now, and the frames may be overwritten.
+            self.frames.clear();
+            self.on_zero = true;
+        }
+        self.b.end();
+        Ok(self.on_zero)
+    }
+
+    /// Shuts out writers; false if somebody else does.
+    pub(crate) fn shut_out_writers(&self) -> Result<bool, LiveError> {
+        match self.c.begin_immediate() {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_busy() => Ok(false),
+            Err(error) => Err(handle(error)),
+        }
+    }
+
+    /// Lets writers in again.
+    pub(crate) fn let_writers_in(&self) {
+        self.c.end();
+    }
+
+    /// Gives away the held mark with all that is needed to read the last accepted state; a mark of our own
+    /// takes its place first. `None` for a database without a log, which holds none.
+    pub(crate) fn freeze(&mut self) -> Result<Option<(Handle, Frames)>, LiveError> {
+        if self.position.is_none() {
+            return Ok(None);
+        }
+        let next = Handle::open(&self.path).map_err(handle)?;
+        next.begin().map_err(handle)?;
+        self.on_zero = false;
+        Ok(Some((std::mem::replace(&mut self.a, next), self.frames.clone())))
+    }
+
+    /// Copies a database without a log, which must not have changed since the last reading; writers wait.
+    pub(crate) fn copy_to(&mut self, to: &mut dyn io::Write, map: &PageMap) -> Result<(), LiveError> {
+        self.b.begin().map_err(handle)?;
+        let mut copy = || {
+            let mut page = vec![0; self.page_size as usize];
+            for pgno in 1..=map.count() {
+                read_page(&self.b, self.page_size, (pgno, None), &mut page)?;
+                to.write_all(&page).map_err(|source| LiveError::Path { path: self.path.clone(), source })?;
+            }
+            Ok(())
+        };
+        let copied = copy();
+        self.b.end();
+        copied
+    }
+}
+
+struct LiveImages<'a> {
+    handle: &'a Handle,
+    page_size: u32,
+    new: &'a Frames,
+    old: &'a Frames,
+}
+
+impl LiveImages<'_> {
+    fn read(&self, pgno: u32, frame: Option<&u32>) -> Option<Vec<u8>> {
+        let mut page = vec![0; self.page_size as usize];
+        read_page(self.handle, self.page_size, (pgno, frame), &mut page).ok().map(|()| page)
+    }
+}
+
+impl Images for LiveImages<'_> {
+    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
+        self.read(pgno, self.new.get(&pgno))
+    }
+
+    fn old_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
+        self.read(pgno, self.old.get(&pgno))
+    }
+}
+
+/// Pages of a state on record: from the log or the file, wherever the recorded content is.
+pub(crate) struct Recorded<'a> {
+    pub(crate) from: &'a Handle,
+    pub(crate) frames: &'a Frames,
+    pub(crate) page_size: u32,
+    pub(crate) map: &'a PageMap,
+}
+
+impl Images for Recorded<'_> {
+    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
+        let mut page = vec![0; self.page_size as usize];
+        // On lock 0 the log may have been overwritten, and then all is in the file.
+        for frame in [self.frames.get(&pgno), None] {
+            let read = read_page(self.from, self.page_size, (pgno, frame), &mut page);
+            if read.is_ok() && self.map.hash(pgno) == Some(page_hash(pgno, &page)) {
+                return Some(page);
+            }
+        }
+        None
+    }
+
+    fn old_image(&mut self, _: u32) -> Option<Vec<u8>> {
+        None
+    }
+}
+
+/// Begins a transaction on exactly the state of the index that it returns; `None` without a log.
+fn begin_exactly(on: &Handle) -> Result<Option<(Index, u32)>, LiveError> {
+    on.begin().map_err(handle)?;
+    for _ in 0..500 {
+        if !has_log(on)? {
+            return Ok(None);
+        }
+        let before = on.index();
+        on.begin().map_err(handle)?;
+        if let (Some((before, _)), Some((after, copied))) = (before, on.index())
+            && before == after
+            && has_log(on)?
+        {
+            return Ok(Some((after, copied)));
+        }
+        pause::<()>();
+    }
+    Err(LiveError::Unsettled)
+}
+
+fn has_log(on: &Handle) -> Result<bool, LiveError> {
+    let mut head = [0; 20];
+    on.read_db(0, &mut head).map_err(handle)?;
+    Ok(&head[..15] == b"SQLite format 3" && head[18] == 2)
+}
+
+/// Reads the frames from `start` to the index's end, each checked, and the end too.
+fn scan(from: &Handle, index: &Index, start: WalPosition) -> Result<Frames, LiveError> {
+    let mut frames = Frames::new();
+    if index.frames == start.frames {
+        return Ok(frames);
+    }
+    let mut head = [0; 32];
+    from.read_wal(0, &mut head).map_err(handle)?;
+    let header = WalHeader::parse(&head).filter(|header| header.salts == index.salts);
+    let header = header.ok_or(LiveError::Gap("the log's header is another"))?;
+    let mut cksum = if start.frames == 0 { header.cksum } else { start.cksum };
+    let mut bytes = vec![0; 24 + index.page_size as usize];
+    let mut commit = 0;
+    for frame in start.frames + 1..=index.frames {
+        from.read_wal(frame_offset(frame, index.page_size), &mut bytes).map_err(handle)?;
+        let parsed = Frame::parse(&bytes, &header, cksum).ok_or(LiveError::Gap("a frame is another"))?;
+        cksum = parsed.cksum;
+        commit = parsed.commit;
+        frames.insert(parsed.pgno, frame);
+    }
+    if cksum == index.cksum && commit == index.page_count {
+        Ok(frames)
+    } else {
+        Err(LiveError::Gap("the log's end is another"))
+    }
+}
+
+fn read_page(
+    from: &Handle,
+    page_size: u32,
+    (pgno, frame): (u32, Option<&u32>),
+    page: &mut [u8],
+) -> Result<(), LiveError> {
+    match frame {
+        // Nobody reads or writes the lock page; whatever is there is not the database's.
+        None if pgno == lock_page(page_size) => {
+            page.fill(0);
+            Ok(())
+        }
+        None => from.read_db(u64::from(pgno - 1) * u64::from(page_size), page).map_err(handle),
+        Some(frame) => from.read_wal(frame_offset(*frame, page_size) + 24, page).map_err(handle),
+    }
+}
+
+fn inode(path: &Path) -> Result<(u64, u64), LiveError> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => Ok((metadata.dev(), metadata.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(LiveError::Missing(path.to_owned())),
+        Err(source) => Err(LiveError::Path { path: path.to_owned(), source }),
+    }
+}
+
+fn pause<T>() -> Option<T> {
+    std::thread::sleep(Duration::from_micros(200));
+    None
+}

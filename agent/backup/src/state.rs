@@ -1,0 +1,470 @@
+//! What a follower remembers on this host: where its chain stands, its pages' hashes, and what is still to
+//! be uploaded.
+//!
+//! A small SQLite database of its own, so that a segment and everything that follows from it become durable
+//! in one transaction. The objects themselves lie beside it as files, written before it: a file that the
+//! outbox does not name was never acknowledged, and is removed at the next start.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use ed25519_dalek::SigningKey;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{
+    chain::ChainId,
+    hex,
+    pages::{Page, PageMap},
+};
+
+/// What could not be remembered.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file or folder.
+    #[error("{what} {path}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The state's database.
+    #[error("the follower's state in {path} cannot be used; moved away, a new chain begins")]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// SQLite's words.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Another follower.
+    #[error("another process follows this database already (it holds {path})")]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// What is recorded makes no sense.
+    #[error("the follower's state in {path} is not understood: {what}")]
+    Broken {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+/// Where a chain stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) chain: String,
+    pub(crate) seq: u64,
+    pub(crate) epoch: u32,
+    pub(crate) page_size: u32,
+    pub(crate) time_ms: u64,
+    /// BLAKE3 of the last object of each level, in hex.
+    pub(crate) prev: [String; 4],
+    /// The last position of each level.
+    pub(crate) last: [u64; 4],
+    /// Where the current windows of levels 1 and 2 began.
+    pub(crate) windows: [u64; 2],
+    /// The states there, in hex.
+    pub(crate) bases: [String; 2],
+    /// The position that only a snapshot leads to.
+    pub(crate) rebased: u64,
+    /// Where the last snapshot was begun; there may be parts of it in the store.
+    pub(crate) tried: u64,
+    /// When the last snapshot was read.
+    pub(crate) snapshot_ms: u64,
+}
+
+impl Record {
+    fn new() -> Self {
+        let none = || hex::encode(&[0; 32]);
+        Self {
+            chain: ChainId::random().to_string(),
+            seq: 0,
+            epoch: 0,
+            page_size: 0,
+            time_ms: 0,
+            prev: [none(), none(), none(), none()],
+            last: [0; 4],
+            windows: [0; 2],
+            bases: [String::new(), String::new()],
+            rebased: 0,
+            tried: 0,
+            snapshot_ms: 0,
+        }
+    }
+
+    pub(crate) fn chain_id(&self) -> ChainId {
+        // `State::open` refuses a record whose chain does not parse.
+        self.chain.parse().unwrap_or(ChainId([0; 16]))
+    }
+
+    /// Whether a snapshot leads to the last rebased position, or a later one.
+    pub(crate) fn has_snapshot(&self) -> bool {
+        self.last[3] > 0 && self.last[3] >= self.rebased
+    }
+}
+
+/// An object that waits for its upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outgoing {
+    pub(crate) key: String,
+    pub(crate) file: String,
+    pub(crate) bytes: u64,
+    /// The position that is safe once it is put; 0 if none.
+    pub(crate) seq: u64,
+    pub(crate) time_ms: u64,
+}
+
+/// The follower's side of the state.
+pub(crate) struct State {
+    pub(crate) dir: PathBuf,
+    connection: Connection,
+    pub(crate) record: Record,
+    pub(crate) map: PageMap,
+    _lock: nix::fcntl::Flock<File>,
+}
+
+const SCHEMA: &str = "
+PRAGMA journal_mode=wal; PRAGMA synchronous=full; PRAGMA busy_timeout=10000;
+BEGIN;
+CREATE TABLE IF NOT EXISTS meta(k TEXT PRIMARY KEY, v TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS page(pgno INTEGER PRIMARY KEY, hash BLOB NOT NULL, changed INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS outbox(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, file TEXT NOT NULL, bytes INTEGER NOT NULL,
+    seq INTEGER NOT NULL, time_ms INTEGER NOT NULL);
+COMMIT;";
+
+impl State {
+    /// Opens the state in `dir`, or begins a new chain there; only one follower may.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StateError> {
+        make_dir(dir)?;
+        make_dir(&dir.join("spool"))?;
+        let lock = lock(&dir.join("lock"))?;
+        let path = dir.join("state.db");
+        let failed = |source| StateError::Database { path: path.clone(), source };
+        let connection = connect(&path).map_err(failed)?;
+        let text: Option<String> = connection
+            .query_row("SELECT v FROM meta WHERE k='record'", [], |row| row.get(0))
+            .optional()
+            .map_err(failed)?;
+        let broken = |what| StateError::Broken { path: path.clone(), what };
+        let record = match text {
+            Some(text) => serde_json::from_str(&text).map_err(|_| broken("the record"))?,
+            None => Record::new(),
+        };
+        if record.chain.parse::<ChainId>().is_err() {
+            return Err(broken("the chain's id"));
+        }
+        let pages = load_pages(&connection).map_err(failed)?;
+        let map = PageMap::new(pages.ok_or_else(|| broken("the pages"))?);
+        let state = Self { dir: dir.to_owned(), connection, record, map, _lock: lock };
+        state.sweep()?;
+        Ok(state)
+    }
+
+    /// Makes a new record durable, with the pages that changed and what is to be uploaded.
+    pub(crate) fn commit(
+        &mut self,
+        record: Record,
+        (count, pages): (u32, &[(u32, Page)]),
+        outgoing: &[Outgoing],
+    ) -> Result<(), StateError> {
+        let failed = |source| StateError::Database { path: self.dir.join("state.db"), source };
+        let text = serde_json::to_string(&record)
+            .map_err(|_| StateError::Broken { path: self.dir.clone(), what: "the new record" })?;
+        let write = |connection: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = connection.transaction()?;
+            transaction.execute("INSERT OR REPLACE INTO meta VALUES('record', ?1)", [&text])?;
+            transaction.execute("DELETE FROM page WHERE pgno > ?1", [count])?;
+            {
+                let mut insert =
+                    transaction.prepare("INSERT OR REPLACE INTO page VALUES(?1, ?2, ?3)")?;
+                for (pgno, page) in pages {
+                    insert.execute(params![pgno, page.hash.to_be_bytes(), page.changed.cast_signed()])?;
+                }
+                let mut insert = transaction.prepare(
+                    "INSERT INTO outbox(key, file, bytes, seq, time_ms) VALUES(?1, ?2, ?3, ?4, ?5)",
+                )?;
+                for out in outgoing {
+                    let (bytes, seq) = (out.bytes.cast_signed(), out.seq.cast_signed());
+                    insert.execute(params![out.key, out.file, bytes, seq, out.time_ms.cast_signed()])?;
+                }
+            }
+            transaction.commit()
+        };
+        write(&mut self.connection).map_err(failed)?;
+        self.record = record;
+        self.map.resize(count);
+        pages.iter().for_each(|(pgno, page)| self.map.set(*pgno, *page));
+        Ok(())
+    }
+
+    /// Writes an object into the spool, durably; it counts once [`Self::commit`] names it.
+    pub(crate) fn spool(&self, bytes: &[u8]) -> Result<String, StateError> {
+        let name = hex::encode(&rand::random::<[u8; 12]>());
+        let path = self.dir.join("spool").join(&name);
+        write_new(&path, bytes)?;
+        Ok(name)
+    }
+
+    /// Makes the names of spooled files durable; once before a commit that mentions them.
+    pub(crate) fn sync_spool(&self) -> Result<(), StateError> {
+        sync_dir(&self.dir.join("spool"))
+    }
+
+    /// Forgets spooled files that were not committed.
+    pub(crate) fn discard(&self, outgoing: &[Outgoing]) {
+        for out in outgoing {
+            let _ = fs::remove_file(self.dir.join("spool").join(&out.file));
+        }
+    }
+
+    /// A position is in the store by another way than the outbox.
+    pub(crate) fn raise_safe(&self, safe: Safe) -> Result<(), StateError> {
+        let text = format!(r#"{{"seq":{},"time_ms":{}}}"#, safe.seq, safe.time_ms);
+        let sql = "INSERT INTO meta VALUES('safe', ?1) ON CONFLICT(k) DO UPDATE SET v=excluded.v \
+                   WHERE json_extract(v, '$.seq') < ?2";
+        let done = self.connection.execute(sql, params![text, safe.seq.cast_signed()]);
+        done.map(|_| ()).map_err(|source| StateError::Database { path: self.dir.join("state.db"), source })
+    }
+
+    /// The bytes that wait for their upload, and the oldest one's time.
+    pub(crate) fn waiting(&self) -> Result<(u64, u64), StateError> {
+        waiting(&self.connection)
+            .map_err(|source| StateError::Database { path: self.dir.join("state.db"), source })
+    }
+
+    /// Another connection to the same state, for the uploader.
+    pub(crate) fn outbox(&self) -> Result<Outbox, StateError> {
+        Outbox::open(&self.dir)
+    }
+
+    fn sweep(&self) -> Result<(), StateError> {
+        let spool = self.dir.join("spool");
+        let failed = |source| StateError::Database { path: self.dir.join("state.db"), source };
+        let listed = fs::read_dir(&spool).map_err(|source| file("listing", &spool, source))?;
+        for entry in listed.flatten() {
+            let name = entry.file_name();
+            let known: bool = self
+                .connection
+                .query_row("SELECT count(*) FROM outbox WHERE file=?1", [name.to_string_lossy()], |row| {
+                    row.get(0)
+                })
+                .map_err(failed)?;
+            if !known {
+                fs::remove_file(entry.path()).map_err(|source| file("removing", &entry.path(), source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The uploader's side of the state.
+pub(crate) struct Outbox {
+    dir: PathBuf,
+    connection: Connection,
+}
+
+/// The last position that the store has acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Safe {
+    /// Its number.
+    pub seq: u64,
+    /// When that state was read.
+    pub time_ms: u64,
+}
+
+impl Outbox {
+    fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join("state.db");
+        let connection = connect(&path).map_err(|source| StateError::Database { path, source })?;
+        Ok(Self { dir: dir.to_owned(), connection })
+    }
+
+    fn failed(&self) -> impl Fn(rusqlite::Error) -> StateError + use<> {
+        let path = self.dir.join("state.db");
+        move |source| StateError::Database { path: path.clone(), source }
+    }
+
+    /// The oldest object that waits, with its id.
+    pub(crate) fn next(&self) -> Result<Option<(i64, Outgoing)>, StateError> {
+        self.connection
+            .query_row(
+                "SELECT id, key, file, bytes, seq, time_ms FROM outbox ORDER BY id LIMIT 1",
+                [],
+                |row| {
+                    let number = |i| row.get(i).map(i64::cast_unsigned);
+                    let (bytes, seq, time_ms) = (number(3)?, number(4)?, number(5)?);
+                    Ok((row.get(0)?, Outgoing { key: row.get(1)?, file: row.get(2)?, bytes, seq, time_ms }))
+                },
+            )
+            .optional()
+            .map_err(self.failed())
+    }
+
+    /// The bytes of a spooled object.
+    pub(crate) fn read(&self, out: &Outgoing) -> Result<Vec<u8>, StateError> {
+        let path = self.dir.join("spool").join(&out.file);
+        fs::read(&path).map_err(|source| file("reading", &path, source))
+    }
+
+    /// The store has it.
+    pub(crate) fn done(&mut self, id: i64, out: &Outgoing) -> Result<(), StateError> {
+        let failed = self.failed();
+        let write = |connection: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = connection.transaction()?;
+            transaction.execute("DELETE FROM outbox WHERE id=?1", [id])?;
+            if out.seq > 0 {
+                let safe = format!(r#"{{"seq":{},"time_ms":{}}}"#, out.seq, out.time_ms);
+                transaction.execute("INSERT OR REPLACE INTO meta VALUES('safe', ?1)", [safe])?;
+            }
+            transaction.commit()
+        };
+        write(&mut self.connection).map_err(failed)?;
+        let path = self.dir.join("spool").join(&out.file);
+        fs::remove_file(&path).map_err(|source| file("removing", &path, source))
+    }
+
+    /// The record, and the last position that the store has acknowledged.
+    pub(crate) fn standing(&self) -> Result<Option<(Record, Safe)>, StateError> {
+        let get = |key: &str| -> Result<Option<String>, StateError> {
+            self.connection
+                .query_row("SELECT v FROM meta WHERE k=?1", [key], |row| row.get(0))
+                .optional()
+                .map_err(self.failed())
+        };
+        let broken = |what| StateError::Broken { path: self.dir.clone(), what };
+        let Some(record) = get("record")? else { return Ok(None) };
+        let record = serde_json::from_str(&record).map_err(|_| broken("the record"))?;
+        let safe = match get("safe")? {
+            Some(safe) => serde_json::from_str(&safe).map_err(|_| broken("the safe position"))?,
+            None => Safe::default(),
+        };
+        // Without its snapshot a chain cannot be restored, whatever else is there.
+        let safe = if Record::has_snapshot(&record) { safe } else { Safe::default() };
+        Ok(Some((record, safe)))
+    }
+}
+
+/// The chain that is followed with the state in `dir`, and the last position that the store has
+/// acknowledged; `None` if nothing was ever followed there.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn standing(dir: &Path) -> Result<Option<(ChainId, Safe)>, StateError> {
+    if !dir.join("state.db").exists() {
+        return Ok(None);
+    }
+    Ok(Outbox::open(dir)?.standing()?.map(|(record, safe)| (record.chain_id(), safe)))
+}
+
+/// The host's signing key in `path`, made at first use.
+///
+/// # Errors
+/// When it cannot be read or made.
+pub fn signing_key(path: &Path) -> Result<SigningKey, StateError> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let seed = Zeroizing::new(bytes);
+            let seed: [u8; 32] = seed.as_slice().try_into().map_err(|_| StateError::Broken {
+                path: path.to_owned(),
+                what: "a signing key has 32 bytes",
+            })?;
+            Ok(SigningKey::from_bytes(&seed))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(dir) = path.parent() {
+                make_dir(dir)?;
+            }
+            let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
+            // Linked into place whole: two that start at once end with one key.
+            let temporary = path.with_extension(hex::encode(&rand::random::<[u8; 8]>()));
+            write_new(&temporary, seed.as_slice())?;
+            let linked = fs::hard_link(&temporary, path);
+            let _ = fs::remove_file(&temporary);
+            match linked {
+                Ok(()) => path.parent().map_or(Ok(()), sync_dir)?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(file("making", path, source)),
+            }
+            signing_key(path)
+        }
+        Err(source) => Err(file("reading", path, source)),
+    }
+}
+
+fn waiting(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    connection.query_row("SELECT coalesce(sum(bytes), 0), coalesce(min(time_ms), 0) FROM outbox", [], |row| {
+        Ok((row.get(0).map(i64::cast_unsigned)?, row.get(1).map(i64::cast_unsigned)?))
+    })
+}
+
+fn load_pages(connection: &Connection) -> rusqlite::Result<Option<Vec<Page>>> {
+    let mut pages = Vec::new();
+    let mut query = connection.prepare("SELECT pgno, hash, changed FROM page ORDER BY pgno")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let pgno: u32 = row.get(0)?;
+        let hash: [u8; 16] = row.get(1)?;
+        if pgno as usize != pages.len() + 1 {
+            return Ok(None);
+        }
+        pages.push(Page { hash: u128::from_be_bytes(hash), changed: row.get::<_, i64>(2)?.cast_unsigned() });
+    }
+    Ok(Some(pages))
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.execute_batch(SCHEMA)?;
+    Ok(connection)
+}
+
+fn lock(path: &Path) -> Result<nix::fcntl::Flock<File>, StateError> {
+    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let opened = opened.map_err(|source| file("opening", path, source))?;
+    nix::fcntl::Flock::lock(opened, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|_| StateError::Locked { path: path.to_owned() })
+}
+
+fn make_dir(dir: &Path) -> Result<(), StateError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| file("making the folder", dir, source))
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let write = || {
+        let mut new = File::options().create_new(true).write(true).mode(0o600).open(path)?;
+        new.write_all(bytes)?;
+        new.sync_all()
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(path);
+        file("writing", path, source)
+    })
+}
+
+fn sync_dir(dir: &Path) -> Result<(), StateError> {
+    let sync = || rustix::fs::fsync(File::open(dir)?.as_fd()).map_err(io::Error::from);
+    sync().map_err(|source| file("syncing the folder", dir, source))
+}
+
+fn file(what: &'static str, path: &Path, source: io::Error) -> StateError {
+    StateError::File { what, path: path.to_owned(), source }
+}
