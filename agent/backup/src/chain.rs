@@ -318,7 +318,7 @@ mod tests {
             format!("{good}."),
             format!("{good}.0000"),
             format!("{good}.001"),
-            good.replace("01/", "02/"),
+            good.replacen("01", "0A", 1),
             good.to_uppercase(),
         ] {
             assert_eq!(Name::parse(chain, &bad), None, "{bad}");

@@ -9,6 +9,7 @@ pub mod follow;
 mod hex;
 pub mod media;
 pub mod pages;
+pub mod restore;
 pub mod retain;
 pub mod segment;
 pub mod state;

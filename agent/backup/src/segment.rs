@@ -110,9 +110,8 @@ fn encode_block(
             return Err(SegmentError::Unstable(pgno));
         }
         content.extend(page);
-        let old = base(pgno).and_then(|on_record| {
-            images.old_image(pgno).filter(|old| page_hash(pgno, old) == on_record)
-        });
+        let old = base(pgno)
+            .and_then(|on_record| images.old_image(pgno).filter(|old| page_hash(pgno, old) == on_record));
         match old {
             Some(old) => prefix.extend(old),
             None => whole |= 1 << i,
@@ -195,7 +194,11 @@ impl Body {
         for _ in 0..from.u32()? {
             blocks.push(from.block(&meta)?);
         }
-        if from.0.is_empty() { Ok(Self { meta, parts, blocks }) } else { Err(SegmentError::Malformed("bytes follow")) }
+        if from.0.is_empty() {
+            Ok(Self { meta, parts, blocks })
+        } else {
+            Err(SegmentError::Malformed("bytes follow"))
+        }
     }
 }
 

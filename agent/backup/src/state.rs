@@ -189,8 +189,7 @@ impl State {
             transaction.execute("INSERT OR REPLACE INTO meta VALUES('record', ?1)", [&text])?;
             transaction.execute("DELETE FROM page WHERE pgno > ?1", [count])?;
             {
-                let mut insert =
-                    transaction.prepare("INSERT OR REPLACE INTO page VALUES(?1, ?2, ?3)")?;
+                let mut insert = transaction.prepare("INSERT OR REPLACE INTO page VALUES(?1, ?2, ?3)")?;
                 for (pgno, page) in pages {
                     insert.execute(params![pgno, page.hash.to_be_bytes(), page.changed.cast_signed()])?;
                 }

@@ -193,9 +193,7 @@ impl Handle {
 
 unsafe fn methods(file: *mut ffi::sqlite3_file) -> Option<*const ffi::sqlite3_io_methods> {
     // SAFETY: `file` is null or a live sqlite3_file; a closed one has null methods.
-    unsafe {
-        if file.is_null() || (*file).pMethods.is_null() { None } else { Some((*file).pMethods) }
-    }
+    unsafe { if file.is_null() || (*file).pMethods.is_null() { None } else { Some((*file).pMethods) } }
 }
 
 fn read(

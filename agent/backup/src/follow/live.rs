@@ -302,15 +302,12 @@ impl Live {
         self.b.end();
     }
 
-    /// Lets go of everything: the app's checkpoints are free, and only a comparison can follow.
-    pub(crate) fn release(&mut self) {
-        self.a.end();
-        self.b.end();
-    }
-
     /// Copies what was read from the log into the file.
     pub(crate) fn checkpoint(&self) -> Result<(), LiveError> {
-        self.c.checkpoint().map(|_| ()).or_else(|error| if error.is_busy() { Ok(()) } else { Err(handle(error)) })
+        self.c
+            .checkpoint()
+            .map(|_| ())
+            .or_else(|error| if error.is_busy() { Ok(()) } else { Err(handle(error)) })
     }
 
     /// Copies all into the file, and moves to lock 0 if nobody wrote meanwhile: then the next commit can

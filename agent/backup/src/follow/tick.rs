@@ -250,7 +250,8 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         }
         let read = self.read();
         let Some(live) = &mut self.live else { return read };
-        let restarted = if read.is_ok() { live.let_log_restart().map_err(FollowError::Live) } else { Ok(false) };
+        let restarted =
+            if read.is_ok() { live.let_log_restart().map_err(FollowError::Live) } else { Ok(false) };
         live.let_writers_in();
         read.and(restarted.map(|_| ()))
     }
@@ -262,7 +263,10 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         let old = u128::from(age_ms(record.snapshot_ms)) >= self.config.snapshot_every.as_millis()
             && record.seq > record.last[usize::from(SNAPSHOT)];
         let due = !record.has_snapshot() || old;
-        if self.job.is_some() || !asked && !(due && Instant::now() >= self.snapshot_at) {
+        // Each new base gets its snapshot at once; a failed one is tried again after a while.
+        let now = record.tried < record.rebased || Instant::now() >= self.snapshot_at;
+        let begin = asked || due && now;
+        if self.job.is_some() || !begin {
             return Ok(());
         }
         self.snapshot_at = Instant::now() + Duration::from_secs(60);
@@ -302,12 +306,13 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         if let Some((handle, frames)) = live.freeze().map_err(FollowError::Live)? {
             return Ok(Some(Frozen::Mark(handle, frames)));
         }
-        let copied = || -> Result<std::fs::File, std::io::Error> { tempfile::tempfile_in(&self.keeper.state.dir) };
-        let source = |source| {
-            FollowError::Live(LiveError::Path { path: self.keeper.state.dir.clone(), source })
-        };
+        let copied =
+            || -> Result<std::fs::File, std::io::Error> { tempfile::tempfile_in(&self.keeper.state.dir) };
+        let source =
+            |source| FollowError::Live(LiveError::Path { path: self.keeper.state.dir.clone(), source });
         let mut file = copied().map_err(source)?;
-        live.copy_to(&mut std::io::BufWriter::new(&mut file), &self.keeper.state.map).map_err(FollowError::Live)?;
+        live.copy_to(&mut std::io::BufWriter::new(&mut file), &self.keeper.state.map)
+            .map_err(FollowError::Live)?;
         file.flush().map_err(source)?;
         Ok(Some(Frozen::Copy(file)))
     }

@@ -1,0 +1,426 @@
+//! A database out of a chain: found, read, checked at every step, and only then given its name.
+//!
+//! Nothing here changes a store or an existing file. Every wrong byte ends in an error that names the object.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use crate::{
+    chain::{Catalog, ChainId, Name, Object, Position, chains},
+    crypt::{HostKey, Identities},
+    store::Store,
+};
+
+mod apply;
+pub(crate) mod reader;
+mod route;
+
+pub use reader::ReadError;
+pub use route::Routes;
+
+use apply::{Applier, ApplyError};
+use reader::{Part, Reader};
+
+/// Objects that are fetched ahead.
+const AHEAD: usize = 6;
+
+/// Which state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// The newest.
+    Latest,
+    /// The last one read at or before this time, in milliseconds since 1970.
+    Time(u64),
+    /// Exactly this one.
+    Position(Position),
+}
+
+/// What to read from.
+pub struct Source {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// Whoever can open it.
+    pub identities: Arc<Identities>,
+    /// The database's name; not needed where the store holds one only.
+    pub name: Option<String>,
+    /// The chain, if it is known.
+    pub chain: Option<ChainId>,
+    /// The only host whose chains are believed.
+    pub host: Option<HostKey>,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The position.
+    pub position: Position,
+    /// The database's name.
+    pub name: String,
+    /// When that state was read, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Bytes of the database.
+    pub bytes: u64,
+    /// Bytes that were read from the store.
+    pub fetched: u64,
+    /// Objects that were read.
+    pub objects: u64,
+    /// Who wrote it.
+    pub host: Option<HostKey>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read from the store.
+    pub done: u64,
+    /// Of so many.
+    pub total: u64,
+}
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// An object.
+    #[error("{0}")]
+    Read(#[source] ReadError),
+    /// There is nothing.
+    #[error("{0}")]
+    Nothing(String),
+    /// The state cannot be reached.
+    #[error("position {seq} of chain {chain} cannot be reached: an object that leads there is missing{}",
+        nearest.map_or(String::new(), |seq| format!(" (the last one before it that can: {chain}:{seq})")))]
+    Unreachable {
+        /// The chain.
+        chain: ChainId,
+        /// What was wanted.
+        seq: u64,
+        /// The last position before it that can be reached.
+        nearest: Option<u64>,
+    },
+    /// The place for the result.
+    #[error("{path}: {what}")]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A file of ours.
+    #[error("{what} {path}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// All bytes are right, and yet SQLite finds fault.
+    #[error("the state at {position} is what was backed up, but SQLite finds it damaged: {what}")]
+    Damaged {
+        /// The position.
+        position: Position,
+        /// SQLite's words.
+        what: String,
+    },
+    /// The runtime for the store.
+    #[error("the runtime could not start")]
+    Runtime(#[source] io::Error),
+}
+
+/// Restores to `output`, which must not exist.
+///
+/// # Errors
+/// When anything at all is not as it must be; then `output` does not exist.
+pub fn restore(
+    source: &Source,
+    target: Target,
+    output: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Restored, RestoreError> {
+    check_output(output)?;
+    let dir = match output.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    let scratch = tempfile::Builder::new().prefix(".restoring-").tempfile_in(dir);
+    let scratch = scratch.map_err(|source| file("making a file in", dir, source))?;
+    let restored = into_file(source, target, scratch.as_file(), scratch.path(), progress)?;
+    scratch.as_file().sync_all().map_err(|source| file("syncing", scratch.path(), source))?;
+    check_output(output)?;
+    scratch.persist_noclobber(output).map_err(|error| file("naming", output, error.error))?;
+    let sync = || rustix::fs::fsync(File::open(dir)?.as_fd()).map_err(io::Error::from);
+    sync().map_err(|source| file("syncing the folder", dir, source))?;
+    Ok(restored)
+}
+
+/// Restores into a scratch file in `dir` that is gone afterwards: a rehearsal.
+///
+/// # Errors
+/// As [`restore`].
+pub fn rehearse(
+    source: &Source,
+    target: Target,
+    dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Restored, RestoreError> {
+    let scratch = tempfile::Builder::new().prefix(".rehearsing-").tempfile_in(dir);
+    let scratch = scratch.map_err(|source| file("making a file in", dir, source))?;
+    into_file(source, target, scratch.as_file(), scratch.path(), progress)
+}
+
+fn into_file(
+    source: &Source,
+    target: Target,
+    into: &File,
+    path: &Path,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Restored, RestoreError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(RestoreError::Runtime)?;
+    let found = runtime.block_on(find(source, target))?;
+    let routes = Routes::new(&found.catalog);
+    let unreachable = || RestoreError::Unreachable {
+        chain: found.reader.chain,
+        seq: found.seq,
+        nearest: routes.last_until(found.seq),
+    };
+    let way = routes.to(found.seq).ok_or_else(unreachable)?;
+    let total = way.iter().map(|object| object.bytes).sum();
+    let mut restored = Restored {
+        position: Position { chain: found.reader.chain, seq: found.seq },
+        name: found.name,
+        time_ms: 0,
+        bytes: 0,
+        fetched: 0,
+        objects: 0,
+        host: None,
+    };
+    let mut applier = Applier::new(into);
+    walk(&runtime, &found.reader, &way, &mut |part, bytes| {
+        applier.apply(part).map_err(|error| match error {
+            ApplyError::Read(error) => RestoreError::Read(error),
+            ApplyError::File(source) => file("writing", path, source),
+        })?;
+        restored.time_ms = part.header.time_ms;
+        restored.objects += 1;
+        restored.fetched += bytes;
+        progress(Progress { done: restored.fetched, total });
+        Ok(())
+    })?;
+    restored.bytes = applier.bytes();
+    restored.host = found.reader.host();
+    quick_check(path, restored.position)?;
+    Ok(restored)
+}
+
+/// Fetches the parts of `way` ahead, and gives each in order to `take`, with its share of the bytes.
+pub(crate) fn walk(
+    runtime: &tokio::runtime::Runtime,
+    reader: &Arc<Reader>,
+    way: &[&Object],
+    take: &mut dyn FnMut(&Part, u64) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
+    let names = way.iter().flat_map(|object| {
+        let parts = u32::try_from(object.keys.len()).unwrap_or(u32::MAX);
+        let share = object.bytes / u64::from(parts.max(1));
+        (0..parts).map(move |part| (Name { part, ..object.name }, share))
+    });
+    let mut flying = VecDeque::new();
+    let mut names = names.fuse();
+    let mut set = tokio::task::JoinSet::new();
+    loop {
+        while flying.len() < AHEAD
+            && let Some((name, share)) = names.next()
+        {
+            let (send, receive) = tokio::sync::oneshot::channel();
+            let reader = reader.clone();
+            set.spawn_on(
+                async move {
+                    // Nobody waits for it any more when a part before it was refused.
+                    let _ = send.send(reader.part(name).await);
+                },
+                runtime.handle(),
+            );
+            flying.push_back((receive, share));
+        }
+        let Some((receive, share)) = flying.pop_front() else { return Ok(()) };
+        let part = runtime.block_on(receive);
+        let part = part.map_err(|_| RestoreError::Nothing("a fetch was lost".into()))?;
+        take(&part.map_err(RestoreError::Read)?, share)?;
+        while set.try_join_next().is_some() {}
+    }
+}
+
+pub(crate) struct Found {
+    pub(crate) reader: Arc<Reader>,
+    pub(crate) catalog: Catalog,
+    pub(crate) name: String,
+    pub(crate) seq: u64,
+    pub(crate) time_ms: u64,
+}
+
+/// Finds the chain and the position in it.
+pub(crate) async fn find(source: &Source, target: Target) -> Result<Found, RestoreError> {
+    let found = named_chains(source, target).await?;
+    let mut best: Option<Found> = None;
+    for (reader, catalog, name) in found {
+        let Some((seq, time_ms)) = position_in(&reader, &catalog, target).await? else { continue };
+        if best.as_ref().is_none_or(|best| best.time_ms < time_ms) {
+            best = Some(Found { reader, catalog, name, seq, time_ms });
+        }
+    }
+    best.ok_or_else(|| RestoreError::Nothing("nothing was backed up yet at that time".into()))
+}
+
+/// The chains that are meant, each with its listing and name.
+async fn named_chains(
+    source: &Source,
+    target: Target,
+) -> Result<Vec<(Arc<Reader>, Catalog, String)>, RestoreError> {
+    let store = |error| RestoreError::Read(ReadError::Store(error));
+    let only = match target {
+        Target::Position(position) => Some(position.chain),
+        _ => source.chain,
+    };
+    let all = match only {
+        Some(chain) => vec![chain],
+        None => chains(&*source.store).await.map_err(store)?,
+    };
+    let (mut found, mut first_error) = (Vec::new(), None);
+    for chain in all {
+        let catalog = Catalog::load(&*source.store, chain).await.map_err(store)?;
+        let identities = source.identities.clone();
+        let reader = Arc::new(Reader::new(source.store.clone(), chain, identities, source.host));
+        match reader.name(&catalog).await {
+            Ok(name) if source.name.as_ref().is_none_or(|wanted| is_called(&name, wanted)) => {
+                found.push((reader, catalog, name));
+            }
+            Ok(_) => {}
+            // Somebody else's chain in the same store, perhaps.
+            Err(error) => first_error = first_error.or(Some(error)),
+        }
+    }
+    match (found.first(), first_error) {
+        (None, Some(error)) => return Err(RestoreError::Read(error)),
+        (None, None) => return Err(RestoreError::Nothing("the store holds no such backup".into())),
+        _ => {}
+    }
+    let mut names: Vec<&str> = found.iter().map(|(_, _, name)| name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.len() > 1 {
+        let names = names.join(", ");
+        return Err(RestoreError::Nothing(format!(
+            "the store holds several databases; name one of: {names}"
+        )));
+    }
+    Ok(found)
+}
+
+/// Whether `wanted` means the database `name`: it is it, or its last part.
+fn is_called(name: &str, wanted: &str) -> bool {
+    name == wanted || name.rsplit_once('/').is_some_and(|(_, last)| last == wanted)
+}
+
+/// The position that is meant, and its time.
+async fn position_in(
+    reader: &Reader,
+    catalog: &Catalog,
+    target: Target,
+) -> Result<Option<(u64, u64)>, RestoreError> {
+    let routes = Routes::new(catalog);
+    let seq = match target {
+        Target::Latest => routes.nodes().last().copied(),
+        Target::Position(position) => Some(position.seq),
+        Target::Time(time) => last_at(reader, catalog, &routes, time).await?,
+    };
+    let Some(seq) = seq else { return Ok(None) };
+    let Some(object) = routes.last_object(seq) else {
+        let nearest = routes.last_until(seq);
+        return Err(RestoreError::Unreachable { chain: catalog.chain, seq, nearest });
+    };
+    let header = reader.header(object.name).await.map_err(RestoreError::Read)?;
+    Ok(Some((seq, header.time_ms)))
+}
+
+/// The last position that was read at or before `time`. Times never fall along a chain, so it is found by
+/// halving.
+async fn last_at(
+    reader: &Reader,
+    catalog: &Catalog,
+    routes: &Routes<'_>,
+    time: u64,
+) -> Result<Option<u64>, RestoreError> {
+    let nodes = routes.nodes();
+    let (mut low, mut high) = (0, nodes.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        let at = catalog.objects.iter().filter(|object| object.name.to == nodes[middle]);
+        // The smallest that leads there: a segment rather than a snapshot.
+        let Some(object) = at.min_by_key(|object| object.bytes) else { break };
+        let header = reader.header(object.name).await.map_err(RestoreError::Read)?;
+        if header.time_ms <= time { low = middle + 1 } else { high = middle }
+    }
+    Ok(low.checked_sub(1).map(|last| nodes[last]))
+}
+
+fn check_output(output: &Path) -> Result<(), RestoreError> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut path = output.as_os_str().to_owned();
+        path.push(suffix);
+        let path = PathBuf::from(path);
+        let what = if suffix.is_empty() {
+            "it exists; restore to another file"
+        } else {
+            "it is left of another database of that name, and would spoil this one; remove it first"
+        };
+        if fs::symlink_metadata(&path).is_ok() {
+            return Err(RestoreError::Output { path, what });
+        }
+    }
+    Ok(())
+}
+
+/// SQLite's own quick check, touching nothing.
+fn quick_check(path: &Path, position: Position) -> Result<(), RestoreError> {
+    let damaged = |what: String| RestoreError::Damaged { position, what };
+    let check = || -> rusqlite::Result<String> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(immutable(path), flags)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+    };
+    match check() {
+        Ok(verdict) if verdict == "ok" => Ok(()),
+        Ok(verdict) => Err(damaged(verdict)),
+        Err(error) => Err(damaged(error.to_string())),
+    }
+}
+
+/// The path as SQLite's URI for a file that nobody changes.
+fn immutable(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => {
+                uri.push(char::from(*byte))
+            }
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    uri + "?immutable=1"
+}
+
+fn file(what: &'static str, path: &Path, source: io::Error) -> RestoreError {
+    RestoreError::File { what, path: path.to_owned(), source }
+}

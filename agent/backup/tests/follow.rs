@@ -1,0 +1,218 @@
+//! A follower beside a live database, and what can be restored of it.
+
+mod bed;
+
+use bed::{Bed, PATIENCE, dump, insert};
+use flipside_backup::{follow::FollowError, restore::Target};
+
+#[test]
+fn one_pass_stores_everything_and_the_next_only_what_changed() {
+    let bed = Bed::new();
+    let app = bed.seeded(500);
+    let first = bed.once();
+    bed.same(Target::Latest);
+    let objects = bed.objects().len();
+    assert_eq!(bed.once(), first);
+    assert_eq!(bed.objects().len(), objects, "an unchanged database makes no object");
+    insert(&app, 3);
+    let second = bed.once();
+    assert!(second.seq > first.seq && second.chain == first.chain);
+    bed.same(Target::Latest);
+    let old = bed.restore(Target::Position(first), "old.db").unwrap();
+    assert_eq!(old.position, first);
+    assert_eq!(dump(&bed.path("old.db")).len() + 3, dump(&bed.db()).len());
+}
+
+#[test]
+fn commits_follow_within_the_rpo_and_every_position_comes_back() {
+    let bed = Bed::new();
+    let app = bed.seeded(100);
+    let following = bed.follow();
+    let mut dumps = Vec::new();
+    for round in 0..8 {
+        insert(&app, 20);
+        app.execute("UPDATE t SET n=-1 WHERE id % 7 = ?1", [round % 7]).unwrap();
+        dumps.push((following.backup(), dump(&bed.db())));
+    }
+    for (position, content) in &dumps {
+        let name = format!("at-{}.db", position.seq);
+        bed.restore(Target::Position(*position), &name).unwrap();
+        assert_eq!(&dump(&bed.path(&name)), content, "at {position}");
+    }
+    assert_eq!(following.control.status().gaps, 1, "only the first comparison");
+    let last = following.stop().unwrap();
+    assert_eq!(last, dumps.last().unwrap().0);
+    bed.same(Target::Latest);
+}
+
+#[test]
+fn a_time_is_the_last_state_before_it() {
+    let bed = Bed::new();
+    let app = bed.seeded(10);
+    let following = bed.follow();
+    let mut seen = Vec::new();
+    for _ in 0..6 {
+        insert(&app, 1);
+        following.backup();
+        seen.push((following.control.status().captured_ms, dump(&bed.db())));
+        let now = flipside_backup::clock::now_ms();
+        while flipside_backup::clock::now_ms() < now + 3 {
+            std::hint::spin_loop();
+        }
+    }
+    for (time, content) in seen {
+        let restored = bed.restore(Target::Time(time), &format!("{time}.db")).unwrap();
+        assert_eq!((restored.time_ms, dump(&bed.path(&format!("{time}.db")))), (time, content));
+    }
+    assert!(bed.restore(Target::Time(1), "never.db").is_err());
+    assert!(!bed.path("never.db").exists());
+}
+
+#[test]
+fn the_log_stays_short_and_restarts_without_a_gap() {
+    let bed = Bed::new();
+    let app = bed.seeded(10);
+    app.execute_batch("PRAGMA wal_autocheckpoint=100000").unwrap();
+    let following = bed.follow();
+    following.backup();
+    for _ in 0..40 {
+        insert(&app, 1500);
+        following.backup();
+    }
+    let log = std::fs::metadata(bed.path("app.db-wal")).unwrap().len();
+    assert!(log < 12 << 20, "the log is {log} bytes of {}", std::fs::metadata(bed.db()).unwrap().len());
+    assert_eq!(following.control.status().gaps, 1);
+    bed.same(Target::Latest);
+}
+
+#[test]
+fn an_apps_own_checkpoints_vacuum_and_reopening_lose_nothing() {
+    let bed = Bed::new();
+    let mut app = bed.seeded(800);
+    let following = bed.follow();
+    for (n, sql) in [
+        "PRAGMA wal_checkpoint(PASSIVE)",
+        "DELETE FROM t WHERE id % 3 = 0; VACUUM",
+        "PRAGMA busy_timeout=1; PRAGMA wal_checkpoint(TRUNCATE); PRAGMA busy_timeout=20000",
+        "CREATE TABLE u(a PRIMARY KEY, b); INSERT INTO u SELECT hex(randomblob(9)), n FROM t",
+        "BEGIN; DELETE FROM u; ROLLBACK",
+        "PRAGMA busy_timeout=1; PRAGMA wal_checkpoint(RESTART); PRAGMA busy_timeout=20000",
+        "DROP TABLE u; VACUUM",
+    ]
+    .iter()
+    .enumerate()
+    {
+        app.execute_batch(sql).unwrap();
+        following.backup();
+        bed.same(Target::Latest);
+        if n % 2 == 0 {
+            drop(app);
+            app = bed.open();
+        }
+        insert(&app, 30);
+    }
+    following.backup();
+    bed.same(Target::Latest);
+}
+
+#[test]
+fn a_database_without_a_log_is_followed_by_comparison() {
+    let bed = Bed::new();
+    let app = bed.open();
+    app.execute_batch("CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB, n INT)").unwrap();
+    insert(&app, 300);
+    let following = bed.follow();
+    for _ in 0..5 {
+        insert(&app, 50);
+        following.backup();
+        bed.same(Target::Latest);
+    }
+    app.execute_batch("PRAGMA page_size=8192; VACUUM").unwrap();
+    following.backup();
+    bed.same(Target::Latest);
+    app.execute_batch("PRAGMA journal_mode=wal").unwrap();
+    insert(&app, 50);
+    following.backup();
+    bed.same(Target::Latest);
+}
+
+#[test]
+fn a_replaced_deleted_and_new_database_goes_on_in_the_same_chain() {
+    let bed = Bed::new();
+    let app = bed.seeded(400);
+    let following = bed.follow();
+    let first = following.backup();
+    let before = dump(&bed.db());
+    drop(app);
+    {
+        let other = rusqlite::Connection::open(bed.path("other.db")).unwrap();
+        other.execute_batch("PRAGMA journal_mode=wal; CREATE TABLE z(a); INSERT INTO z VALUES(1)").unwrap();
+    }
+    for left in ["app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(bed.path(left));
+    }
+    std::fs::rename(bed.path("other.db"), bed.db()).unwrap();
+    let gaps = following.control.status().gaps;
+    following.until("the other database is seen", |status| status.gaps > gaps);
+    let second = following.backup();
+    assert_eq!(second.chain, first.chain);
+    bed.same(Target::Latest);
+
+    for left in ["app.db", "app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(bed.path(left));
+    }
+    following.until("it is missed", |status| !status.error.is_empty());
+    let app = bed.seeded(5);
+    following.until("the new database is seen", |status| status.error.is_empty());
+    insert(&app, 1);
+    following.backup();
+    bed.same(Target::Latest);
+    bed.restore(Target::Position(first), "first.db").unwrap();
+    assert_eq!(dump(&bed.path("first.db")), before);
+}
+
+#[test]
+fn a_follower_that_was_away_goes_on_by_comparison() {
+    let bed = Bed::new();
+    let app = bed.seeded(2000);
+    let chain = bed.follow().stop().unwrap().chain;
+    let mut positions = vec![bed.once()];
+    for round in 0..4 {
+        insert(&app, 20);
+        if round % 2 == 0 {
+            app.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        }
+        positions.push(bed.once());
+        bed.same(Target::Latest);
+    }
+    assert!(positions.iter().all(|position| position.chain == chain));
+    let snapshots = bed.objects().iter().filter(|(key, _)| key.contains("/L3/")).count();
+    assert_eq!(snapshots, 1, "a gap is no reason for another snapshot");
+}
+
+#[test]
+fn a_second_follower_is_refused() {
+    let bed = Bed::new();
+    let app = bed.seeded(50);
+    let following = bed.follow();
+    following.backup();
+    let second = bed.follow().stop();
+    assert!(matches!(second, Err(FollowError::State(_))), "{second:?}");
+    // One with a copy of the state, as on a cloned machine.
+    drop(following);
+    let copied = bed.path("copied");
+    std::fs::create_dir_all(copied.join("spool")).unwrap();
+    for name in ["state.db", "signing.key"] {
+        std::fs::copy(bed.path("state").join(name), copied.join(name)).unwrap();
+    }
+    insert(&app, 1);
+    bed.once();
+    insert(&app, 1);
+    let mut config = bed.config();
+    (config.state_dir, config.signing_key) = (copied.clone(), copied.join("signing.key"));
+    let clone = bed::Following::new(config);
+    assert!(clone.control.backup_now(PATIENCE).is_err());
+    assert!(clone.stop().unwrap_err().to_string().contains("another follower"));
+    bed.once();
+    bed.same(Target::Latest);
+}
