@@ -51,7 +51,8 @@ fn json_in(path: PathBuf) -> Value {
 #[test]
 fn ready_wheels_become_a_release() {
     let dir = tempfile::tempdir().unwrap();
-    wheel(&dir.path().join("in"), "blog", &[("blog/wsgi.py", WSGI), ("blog/settings.py", b"")]);
+    let saml = ("blog/tests/data/saml.key", &b"-----BEGIN PRIVATE KEY-----"[..]);
+    wheel(&dir.path().join("in"), "blog", &[("blog/wsgi.py", WSGI), ("blog/settings.py", b""), saml]);
     wheel(
         &dir.path().join("in"),
         "some_lib",
@@ -142,6 +143,7 @@ fn secrets_in_the_apps_wheel_are_refused_by_name() {
     for (path, content) in [
         ("blog/.env", &b"K=1"[..]),
         ("blog/db.sqlite3", b""),
+        ("blog/tests/.env", b"K=1"),
         ("blog/data/odd", b"SQLite format 3\0"),
         ("blog/key.pem", b"-----BEGIN EC PRIVATE KEY-----\n"),
     ] {

@@ -1,6 +1,6 @@
 //! `logs`: the app's own lines to stdout, as they are; with `--json` an object a line.
 
-use flipside_api::{Command, Logs, Progress};
+use flipside_api::{Code, Command, Logs, Progress};
 use serde_json::{Value, json};
 
 use super::Session;
@@ -10,6 +10,9 @@ use crate::{
     output::clean,
     when,
 };
+
+/// As of a program that a Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
 
 /// `flipside logs`.
 pub(crate) fn run(args: &LogsArgs, session: &Session<'_>) -> Result<u8> {
@@ -23,11 +26,17 @@ pub(crate) fn run(args: &LogsArgs, session: &Session<'_>) -> Result<u8> {
             session.output.pass(&clean(text), false);
         }
     };
+    let follow = asked.follow;
     let outcome = session.ask_with(Command::Logs(asked), &mut |progress: Progress| {
         if progress.event == "output" {
             print(&progress.message);
         }
-    })?;
+    });
+    let outcome = match outcome {
+        // The usual end of following.
+        Err(failure) if follow && failure.code == Code::Interrupted => return Ok(INTERRUPTED),
+        outcome => outcome?,
+    };
     // An agent may also answer with the lines themselves.
     let data = outcome.data.as_ref();
     let lines = data.and_then(|data| data.get("lines").unwrap_or(data).as_array());

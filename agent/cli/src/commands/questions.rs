@@ -92,7 +92,7 @@ pub(crate) fn version(session: &Session<'_>) -> Result<u8> {
             Value::Object(fields) => {
                 let fields: Vec<String> =
                     fields.iter().map(|(key, value)| format!("{key} {}", text(value))).collect();
-                session.output.line(format!("agent: {}", fields.join(", ")));
+                session.output.line(fields.join(", "));
             }
             other => session.output.line(format!("agent {}", text(&other))),
         }

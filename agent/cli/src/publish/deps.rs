@@ -154,5 +154,12 @@ pub(crate) fn download(tools: &Tools, locked: &Locked, to: &Path) -> Result<()> 
         .args(["pip", "wheel", "--quiet", "--no-deps", "--require-hashes", "--wheel-dir"])
         .args([to, "--requirement".as_ref(), &locked.file])
         .run("fetch the dependencies")?;
+    // What the lock does not know was built here: like the app's own wheel it must not carry a time.
+    let known = std::fs::read_to_string(&locked.file).map_err(on("read", &locked.file))?;
+    for wheel in wheel::in_folder(to)? {
+        if !known.contains(&wheel.entry()?.sha256) {
+            wheel::normalise(&wheel.path)?;
+        }
+    }
     Ok(())
 }

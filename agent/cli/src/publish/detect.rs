@@ -47,19 +47,19 @@ pub(crate) fn own<'a>(wheels: &'a [Wheel], app: &AppName, entry: &Entry) -> Vec<
     if !named.is_empty() {
         return named;
     }
-    let module = |text: &Option<String>| {
-        text.as_ref().and_then(|text| Some(text.split(':').next()?.replace('.', "/")))
-    };
+    let module =
+        |text: &Option<String>| text.as_ref().and_then(|text| Some(text.split(':').next()?.to_owned()));
     let modules: Vec<String> = [module(&entry.wsgi), module(&entry.settings)].into_iter().flatten().collect();
-    let holds = |wheel: &&Wheel| {
-        modules.iter().any(|module| {
-            wheel
-                .entries
-                .iter()
-                .any(|path| *path == format!("{module}.py") || *path == format!("{module}/__init__.py"))
-        })
-    };
-    wheels.iter().filter(holds).collect()
+    wheels.iter().filter(|wheel| modules.iter().any(|module| holds(wheel, module))).collect()
+}
+
+/// Whether the wheel holds the module.
+pub(crate) fn holds(wheel: &Wheel, module: &str) -> bool {
+    let path = module.replace('.', "/");
+    wheel
+        .entries
+        .iter()
+        .any(|entry| *entry == format!("{path}.py") || *entry == format!("{path}/__init__.py"))
 }
 
 /// What was asked for, and for the rest what the app's own wheels say.

@@ -138,22 +138,21 @@ fn build(folder: &Path, order: &Order, work: &Path, output: &Output) -> Result<G
     std::fs::create_dir(&wheels).map_err(on("create", &wheels))?;
     let project = project.unwrap_or_default();
     let app = app_name(order, &project, &folder)?;
-    let own = if builds {
-        let timer = Timer::start(output, "build");
-        let own = deps::build(&tools, &folder, &wheels)?;
-        timer.done(&own.file);
-        own
-    } else {
-        let timer = Timer::start(output, "pack");
-        let version = order.version.as_deref().or(project.version()).unwrap_or("0.0.0");
-        let packed = bare::pack(&folder, &app, version, project.requires_python(), &order.allowed, &wheels)?;
-        for (path, why) in &packed.left_out {
-            output.notice(format!("left out {path}: {why}"));
+    let built = if builds { build_or_leave(&tools, &folder, &wheels, output)? } else { None };
+    let (own, wanted) = match built {
+        Some(own) => (own, Requirements::Built),
+        None => {
+            let timer = Timer::start(output, "pack");
+            let version = order.version.as_deref().or(project.version()).unwrap_or("0.0.0");
+            let packed =
+                bare::pack(&folder, &app, version, project.requires_python(), &order.allowed, &wheels)?;
+            for (path, why) in &packed.left_out {
+                output.notice(format!("left out {path}: {why}"));
+            }
+            timer.done(&format!("{} files in {}", packed.files, packed.wheel.file));
+            (packed.wheel, requirements::listed(&folder)?)
         }
-        timer.done(&format!("{} files in {}", packed.files, packed.wheel.file));
-        packed.wheel
     };
-    let wanted = if builds { Requirements::Built } else { requirements::of(&folder)? };
     let timer = Timer::start(output, "lock");
     let locked = deps::lock(&tools, &folder, &own, &wanted, &project.flipside().extras)?;
     timer.done(&format!("{} dependencies", locked.count));
@@ -162,6 +161,36 @@ fn build(folder: &Path, order: &Order, work: &Path, output: &Output) -> Result<G
     let wheels = wheel::in_folder(&wheels)?;
     timer.done(&format!("{} wheels", wheels.len()));
     Ok(Gathered { wheels, app, says: project.flipside() })
+}
+
+/// The wheel that the project builds. A folder with manage.py may have a pyproject.toml that was never meant
+/// to build it: then there is none, and the folder is packed as it is.
+fn build_or_leave(
+    tools: &deps::Tools,
+    folder: &Path,
+    wheels: &Path,
+    output: &Output,
+) -> Result<Option<Wheel>> {
+    let timer = Timer::start(output, "build");
+    let manage = std::fs::read_to_string(folder.join("manage.py")).ok();
+    let why = match (deps::build(tools, folder, wheels), &manage) {
+        (Err(failure), None) => return Err(failure),
+        (Err(failure), Some(_)) => failure.log.last().cloned().unwrap_or(failure.message),
+        (Ok(own), manage) => {
+            let settings = manage.as_deref().and_then(detect::settings_in);
+            if settings.as_ref().is_none_or(|module| detect::holds(&own, module)) {
+                timer.done(&own.file);
+                return Ok(Some(own));
+            }
+            std::fs::remove_file(&own.path).map_err(on("remove", &own.path))?;
+            format!("its wheel lacks {}", settings.unwrap_or_default())
+        }
+    };
+    output.notice(format!(
+        "the pyproject.toml does not build this project ({}); packing the folder",
+        why.trim()
+    ));
+    Ok(None)
 }
 
 /// The app's name: asked for, else what the project says of itself, else its folder's.

@@ -1,9 +1,14 @@
 //! What a project depends on, where its authors wrote it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
 
 use super::pyproject::PyProject;
-use crate::failures::Result;
+use crate::failures::{Result, on, usage};
 
 /// The usual places, the most specific first.
 const FILES: [&str; 4] =
@@ -14,7 +19,8 @@ const FILES: [&str; 4] =
 pub(crate) enum Requirements {
     /// In the metadata of the wheel that it builds.
     Built,
-    /// In a file, or in a pyproject.toml that builds nothing; a Django project needs Django in any case.
+    /// In a file or a lock, or in a pyproject.toml that builds nothing; a Django project needs Django in any
+    /// case.
     Listed {
         /// The requirements file.
         file: Option<PathBuf>,
@@ -25,12 +31,20 @@ pub(crate) enum Requirements {
 
 /// Those of the project in `dir`.
 pub(crate) fn of(dir: &Path) -> Result<Requirements> {
-    let project = PyProject::read(dir)?.unwrap_or_default();
-    if project.builds() {
-        return Ok(Requirements::Built);
+    match PyProject::read(dir)? {
+        Some(project) if project.builds() => Ok(Requirements::Built),
+        _ => listed(dir),
     }
-    let mut inline = project.dependencies().to_vec();
+}
+
+/// Those of the project in `dir`, which is not built.
+pub(crate) fn listed(dir: &Path) -> Result<Requirements> {
+    let mut inline = PyProject::read(dir)?.unwrap_or_default().dependencies().to_vec();
     let file = FILES.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    if file.is_none() {
+        inline.extend(poetry(&dir.join("poetry.lock"))?);
+        inline.extend(pipenv(&dir.join("Pipfile.lock"))?);
+    }
     if dir.join("manage.py").is_file() {
         // Without a version: what the file says about Django's holds, and nothing said means the newest.
         inline.push("django".to_owned());
@@ -61,5 +75,122 @@ impl Requirements {
         ["pytest.ini", "conftest.py"].iter().any(|name| dir.join(name).is_file())
             || std::fs::read_to_string(dir.join("pyproject.toml"))
                 .is_ok_and(|text| text.contains("[tool.pytest"))
+    }
+}
+
+/// The text of a lock, if the project has it.
+fn lock(path: &Path) -> Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        text => text.map(Some).map_err(on("read", path)),
+    }
+}
+
+/// What Poetry locked for production.
+fn poetry(path: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Lock {
+        #[serde(default)]
+        package: Vec<Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        name: String,
+        version: String,
+        #[serde(default)]
+        optional: bool,
+        /// Poetry 2 names them; before, development was told apart by `category`, or not at all.
+        groups: Option<Vec<String>>,
+        category: Option<String>,
+        markers: Option<toml::Value>,
+    }
+    let Some(text) = lock(path)? else { return Ok(Vec::new()) };
+    let lock: Lock = toml::from_str(&text)
+        .map_err(|error| usage(format!("{}: {}", path.display(), error.to_string().trim_end())))?;
+    let needed = |package: &Package| {
+        !package.optional
+            && package.groups.as_ref().is_none_or(|groups| groups.iter().any(|group| group == "main"))
+            && package.category.as_ref().is_none_or(|category| category == "main")
+    };
+    let lines = lock.package.iter().filter(|package| needed(package)).map(|package| {
+        let markers = package.markers.as_ref().and_then(toml::Value::as_str);
+        pinned(&package.name, &format!("=={}", package.version), markers)
+    });
+    Ok(lines.collect())
+}
+
+/// What Pipenv locked for production.
+fn pipenv(path: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Lock {
+        #[serde(default)]
+        default: BTreeMap<String, Package>,
+    }
+    #[derive(Deserialize)]
+    struct Package {
+        version: Option<String>,
+        markers: Option<String>,
+    }
+    let Some(text) = lock(path)? else { return Ok(Vec::new()) };
+    let lock: Lock =
+        serde_json::from_str(&text).map_err(|error| usage(format!("{}: {error}", path.display())))?;
+    let line = |(name, package): (&String, &Package)| {
+        pinned(name, package.version.as_deref().unwrap_or_default(), package.markers.as_deref())
+    };
+    Ok(lock.default.iter().map(line).collect())
+}
+
+fn pinned(name: &str, version: &str, markers: Option<&str>) -> String {
+    match markers {
+        Some(markers) => format!("{name}{version} ; {markers}"),
+        None => format!("{name}{version}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::atomic_write;
+
+    fn project(files: &[(&str, &str)]) -> Requirements {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            atomic_write(&dir.path().join(name), text.as_bytes(), 0o644).unwrap();
+        }
+        match listed(dir.path()).unwrap() {
+            Requirements::Listed { file, inline } => {
+                Requirements::Listed { file: file.map(|file| file.file_name().unwrap().into()), inline }
+            }
+            built => built,
+        }
+    }
+
+    fn inline(lines: &[&str]) -> Requirements {
+        Requirements::Listed { file: None, inline: lines.iter().map(ToString::to_string).collect() }
+    }
+
+    #[test]
+    fn locks_of_other_tools_are_read() {
+        let poetry = "[[package]]\nname = \"django\"\nversion = \"5.1\"\ngroups = [\"main\"]\noptional = false\n\
+            [[package]]\nname = \"black\"\nversion = \"1\"\ngroups = [\"dev\"]\noptional = false\n\
+            [[package]]\nname = \"tzdata\"\nversion = \"2\"\nmarkers = \"sys_platform == 'win32'\"\n\
+            [metadata]\nlock-version = \"2.1\"\n";
+        assert_eq!(
+            project(&[("poetry.lock", poetry)]),
+            inline(&["django==5.1", "tzdata==2 ; sys_platform == 'win32'"])
+        );
+        let pipenv = r#"{"_meta": {}, "default": {"django": {"hashes": [], "version": "==4.2"}}, "develop": {"x": {}}}"#;
+        assert_eq!(
+            project(&[("Pipfile.lock", pipenv), ("manage.py", "")]),
+            inline(&["django==4.2", "django"])
+        );
+    }
+
+    #[test]
+    fn a_requirements_file_goes_before_locks() {
+        let found = project(&[("requirements.txt", "a"), ("poetry.lock", "nonsense"), ("manage.py", "")]);
+        let expected =
+            Requirements::Listed { file: Some("requirements.txt".into()), inline: vec!["django".to_owned()] };
+        assert_eq!(found, expected);
     }
 }

@@ -1,8 +1,8 @@
 //! Files that must not be in a package: every host's minion can read every package.
 //!
 //! The app's own wheel is searched for environment files, keys and databases, by name and by how the file
-//! begins. Dependencies come from an index where all can read them; some carry test keys and data files,
-//! so of those only what is never meant to be published is refused.
+//! begins. Dependencies come from an index where all can read them, and folders of tests carry keys made for
+//! tests; of those only what is never meant to be published is refused.
 
 use super::{package, wheel::Wheel};
 use crate::failures::Result;
@@ -56,7 +56,7 @@ pub(crate) fn by_content(head: &[u8]) -> Option<&'static str> {
 pub(crate) fn in_wheel(wheel: &Wheel, own: bool, allowed: &[String]) -> Result<Vec<Finding>> {
     let mut found = Vec::new();
     for path in wheel.entries.iter().filter(|path| !path.ends_with('/')) {
-        let kind = if own { by_name(path) } else { never_published(path) };
+        let kind = if own && !is_test_data(path) { by_name(path) } else { never_published(path) };
         if let Some(kind) = kind {
             found.push((path.clone(), kind));
         }
@@ -64,6 +64,7 @@ pub(crate) fn in_wheel(wheel: &Wheel, own: bool, allowed: &[String]) -> Result<V
     if own {
         for (path, head) in wheel.heads(HEAD)? {
             if let Some(kind) = by_content(&head)
+                && !is_test_data(&path)
                 && !found.iter().any(|(known, _)| *known == path)
             {
                 found.push((path, kind));
@@ -78,6 +79,13 @@ pub(crate) fn in_wheel(wheel: &Wheel, own: bool, allowed: &[String]) -> Result<V
 pub(crate) fn is_allowed(path: &str, allowed: &[String]) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     allowed.iter().any(|pass| pass == path || pass == name)
+}
+
+fn is_test_data(path: &str) -> bool {
+    path.split('/')
+        .rev()
+        .skip(1)
+        .any(|folder| ["test", "tests", "testdata", "node_modules"].contains(&folder))
 }
 
 fn never_published(path: &str) -> Option<&'static str> {

@@ -53,13 +53,11 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<Wheel>> {
     }
     paths.sort();
     let wheels = paths.iter().map(|path| Wheel::open(path)).collect::<Result<Vec<_>>>()?;
-    for pair in wheels.windows(2) {
-        if pair[0].name == pair[1].name {
-            return Err(package(format!(
-                "{} and {} are two wheels of {}",
-                pair[0].file, pair[1].file, pair[0].name
-            ))
-            .hint("a release holds one wheel of each distribution"));
+    let mut names = BTreeMap::new();
+    for wheel in &wheels {
+        if let Some(other) = names.insert(&wheel.name, &wheel.file) {
+            return Err(package(format!("{other} and {} are two wheels of {}", wheel.file, wheel.name))
+                .hint("a release holds one wheel of each distribution"));
         }
     }
     Ok(wheels)
