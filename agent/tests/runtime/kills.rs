@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flipside_agent::{
     runtime::{Observed, Runtime},
-    sys::proc,
+    sys::{atomic_write, proc},
 };
 use nix::sys::signal::Signal;
 
@@ -90,4 +90,59 @@ async fn a_killed_master_is_started_again_by_the_holder() {
     // The listener is the holder's: this one waits.
     assert!(ask(&fixture.socket()).await.starts_with(one.as_str()));
     until(&fixture, |seen| seen.workers.len() == 2 && seen.workers.iter().all(|w| w.accepting)).await;
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_between_the_two_renames_of_a_switch_gets_a_pair() {
+    let Some(fixture) = Fixture::new() else { return };
+    let (paths, one) = (&fixture.spec.paths, fixture.release("1.0"));
+    fixture.flip(&one, "red");
+    fixture.runtime.start(&fixture.spec, &one).await.unwrap();
+    // `env` is the next release's already, `current` is not.
+    std::fs::copy(paths.env_file(), paths.home().join("env.previous")).unwrap();
+    let next = "FLIPSIDE_RELEASE='2.0-44136fa355b3'\nFLIPSIDE_WSGI='other:application'\nCOLOUR='blue'\n";
+    atomic_write::write(&paths.env_file(), next.as_bytes(), 0o644, None).unwrap();
+    for _ in 0..2 {
+        get(&fixture.socket(), "/die").await.unwrap();
+    }
+    let seen = until(&fixture, |seen| {
+        seen.workers.iter().filter(|worker| worker.respawns > 1 && worker.accepting).count() > 0
+    })
+    .await;
+    assert!(seen.workers.iter().all(|worker| worker.release == Some(one.clone())));
+    assert!(ask(&fixture.socket()).await.ends_with("red"));
+}
+
+#[tokio::test]
+async fn an_instance_that_cannot_be_started_is_told_at_once() {
+    let Some(fixture) = Fixture::new() else { return };
+    let one = fixture.release("1.0");
+    fixture.flip(&one, "red");
+    std::fs::remove_dir(fixture.spec.paths.data()).unwrap();
+    let begun = Instant::now();
+    let failure = fixture.runtime.start(&fixture.spec, &one).await.unwrap_err();
+    assert!(failure.message.contains("cannot be started"), "{failure:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+#[tokio::test]
+async fn a_deploy_that_was_cut_short_leaves_nothing_for_long() {
+    let Some(mut fixture) = Fixture::new() else { return };
+    let (one, hangs) = (fixture.release("1.0"), fixture.release_of("2.0", "import time; time.sleep(600)"));
+    fixture.flip(&one, "red");
+    fixture.runtime.start(&fixture.spec, &one).await.unwrap();
+    fixture.flip(&hangs, "blue");
+    // The agent is gone in the middle of a replacement.
+    fixture.spec.workers = 3;
+    let replacing = fixture.runtime.replace(&fixture.spec, &hangs);
+    assert!(tokio::time::timeout(Duration::from_secs(2), replacing).await.is_err());
+    let between = fixture.runtime.observe(&fixture.spec.paths).await.unwrap();
+    assert_eq!(between.workers.len(), 5);
+    // Its successor puts things back.
+    fixture.flip(&one, "red");
+    fixture.spec.workers = 2;
+    let begun = Instant::now();
+    fixture.runtime.start(&fixture.spec, &one).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(fixture.runtime.observe(&fixture.spec.paths).await.unwrap().workers.len(), 2);
 }

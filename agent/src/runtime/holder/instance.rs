@@ -180,7 +180,13 @@ impl Keeper {
             let begun = Instant::now();
             match self.start() {
                 Ok(child) => self.watch(child).await,
-                Err(error) => tracing::error!(instance = self.order.name, error, "InstanceNotStarted"),
+                Err(error) => {
+                    tracing::error!(instance = self.order.name, error, "InstanceNotStarted");
+                    self.show(|instance| {
+                        instance.refusals += 1;
+                        instance.refused = Some(error);
+                    });
+                }
             }
             if self.until.borrow().is_some() {
                 break;
@@ -211,7 +217,8 @@ impl Keeper {
             None => error.to_string(),
         };
         let log = open_log(&self.log).map_err(|error| format!("{}: {error}", self.log.display()))?;
-        let child = exec::serve(&program, self.listener.fd(), &log).map_err(|error| shown(&error))?;
+        let child =
+            exec::serve(&program, self.listener.fd(), &log, CHAIN_SIGNAL).map_err(|error| shown(&error))?;
         let pid = child.id();
         let instance = self.show(|instance| {
             instance.starts += 1;

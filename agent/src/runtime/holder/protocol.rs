@@ -114,6 +114,10 @@ pub struct Instance {
     pub started: u64,
     /// How often it was started.
     pub starts: u32,
+    /// How often it could not be started at all.
+    pub refusals: u32,
+    /// Why not, the last time.
+    pub refused: Option<String>,
     /// Whether it is being retired.
     pub retiring: bool,
     /// The hash that it was ordered with.

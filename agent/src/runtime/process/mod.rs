@@ -102,7 +102,10 @@ impl Runtime for ProcessRuntime {
         let started = match active(&spec.paths, &held.state).await {
             None => self.launch(spec, release).await.map(drop),
             Some(instance) if instance.options != self.options(spec) => self.relay(spec, release).await,
-            Some(instance) => self.confirm(spec, release, &instance).await,
+            Some(instance) => {
+                self.retire_all_but(&spec.paths, &held.state, &instance.name).await?;
+                self.confirm(spec, release, &instance).await
+            }
         };
         if let Err(failure) = started {
             if held.fresh {
@@ -110,11 +113,7 @@ impl Runtime for ProcessRuntime {
             }
             return Err(failure);
         }
-        house::publish(&spec.paths).await?;
-        for orphan in &orphans {
-            orphan::retire(spec.paths.run(), orphan, GENTLY).await;
-        }
-        Ok(())
+        retire_orphans(&spec.paths).await
     }
 
     async fn reload(&self, spec: &InstanceSpec, release: &ReleaseId) -> Result<(), Failure> {
@@ -123,6 +122,7 @@ impl Runtime for ProcessRuntime {
             None => self.start(spec, release).await,
             Some(instance) => {
                 self.retire_all_but(&spec.paths, &state, &instance.name).await?;
+                retire_orphans(&spec.paths).await?;
                 self.chain(spec, release, &instance).await
             }
         }
@@ -138,10 +138,7 @@ impl Runtime for ProcessRuntime {
     async fn hold(&self, paths: &AppPaths) -> Result<(), Failure> {
         let account = house::account_of(paths);
         let held = house::find_or_start(&self.agent, &self.web_group, paths, account.as_ref()).await?;
-        house::publish(paths).await?;
-        for orphan in orphan::orphans(paths.run(), Some(&held.state)) {
-            orphan::retire(paths.run(), &orphan, GENTLY).await;
-        }
+        retire_orphans(paths).await?;
         house::retire(paths, &names(&held.state), GENTLY).await
     }
 
@@ -208,8 +205,14 @@ impl ProcessRuntime {
     }
 
     async fn retire_all_but(&self, paths: &AppPaths, state: &HolderState, name: &str) -> Result<(), Failure> {
-        let others: Vec<String> = names(state).into_iter().filter(|other| other != name).collect();
-        if others.is_empty() { Ok(()) } else { house::retire(paths, &others, GENTLY).await }
+        for other in state.instances.iter().filter(|other| other.name != name) {
+            let seen = workers(paths, other).await;
+            // One that serves nobody, as a deploy that was cut short leaves behind, need not be waited for.
+            let idle = seen.iter().all(Seen::is_idle_start);
+            let within = if idle { Duration::ZERO } else { GENTLY };
+            house::retire(paths, std::slice::from_ref(&other.name), within).await?;
+        }
+        Ok(())
     }
 
     /// Starts an instance and waits until it serves `release`; one that does not is ended again.
@@ -299,6 +302,19 @@ fn names(state: &HolderState) -> Vec<String> {
     state.instances.iter().map(|instance| instance.name.clone()).collect()
 }
 
+/// Ends what a killed holder left behind, once new requests come to its successor.
+async fn retire_orphans(paths: &AppPaths) -> Result<(), Failure> {
+    house::publish(paths).await?;
+    // Asked anew: what was started just now is no orphan.
+    let Some(state) = house::find(paths).await? else {
+        return Err(fault("the app was let go", &ClientError::Absent));
+    };
+    for orphan in orphan::orphans(paths.run(), Some(&state)) {
+        orphan::retire(paths.run(), &orphan, GENTLY).await;
+    }
+    Ok(())
+}
+
 async fn workers(paths: &AppPaths, instance: &Instance) -> Vec<Seen> {
     match instance.pid {
         Some(master) => look(paths.run(), &instance.name, master).await,
@@ -327,7 +343,7 @@ fn not_serving(spec: &InstanceSpec, release: &ReleaseId, stuck: &Stuck, mark: &L
         Stuck::Hang(..) => "It hangs while it is imported, or needs a larger start_timeout.",
         Stuck::Drain(..) => "A request in it does not end; a request_timeout ends such.",
         Stuck::Other(_) => "Was `current` changed by somebody else?",
-        Stuck::Instance | Stuck::Holder(_) => "See the log.",
+        Stuck::Instance | Stuck::Refused(_) | Stuck::Holder(_) => "See the log.",
     };
     let message = format!("{} did not take over as {release}: {}", spec.paths.app, chain(stuck));
     Failure::new(Code::Switch, message).hint(hint).log(mark.lines())

@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// So many new workers may end before they serve: one may be bad luck.
 const MOST_CRASHES: usize = 2;
 
+/// So many times uWSGI may not be started at all: a disk may be full for a moment.
+const MOST_REFUSALS: u32 = 2;
+
 /// After so long without news from workers that are all well, the chain has ended short of the goal, and is begun
 /// again. The master looks once a second.
 const NUDGE: Duration = Duration::from_secs(3);
@@ -59,6 +62,9 @@ pub(super) enum Stuck {
     /// Workers serve something else.
     #[error("its workers serve {0} instead")]
     Other(String),
+    /// uWSGI cannot even be started.
+    #[error("uWSGI cannot be started: {0}")]
+    Refused(String),
     /// uWSGI itself does not stay.
     #[error("uWSGI ends when it is started")]
     Instance,
@@ -87,6 +93,9 @@ impl Goal<'_> {
             let first = *past.starts.get_or_insert(instance.starts);
             if instance.starts > first.max(1) + 1 {
                 return Err(Stuck::Instance);
+            }
+            if let Some(refused) = instance.refused.filter(|_| instance.refusals >= MOST_REFUSALS) {
+                return Err(Stuck::Refused(refused));
             }
             let seen = match instance.pid {
                 Some(master) => look(self.run, self.name, master).await,

@@ -7,6 +7,7 @@ breaks, and how long it hangs, is its own affair.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
 MOST_BODY = 1 << 20
+# The app may close or replace sys.stdout.
+REPORT_TO = os.dup(1)
 
 
 def environ(path: str, host: str, https: bool) -> dict[str, Any]:
@@ -103,10 +106,10 @@ def main() -> dict[str, Any]:
 
 if __name__ == "__main__":
     outcome = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
     line = json.dumps({"flipside_preflight": outcome})
-    sys.__stdout__.write(f"\n{line}\n")
-    sys.__stdout__.flush()
+    os.write(REPORT_TO, f"\n{line}\n".encode())
     # Threads and exit handlers of the app must not hold us.
     os._exit(0 if outcome["ok"] else 1)

@@ -25,6 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 /// The file in an environment that says what it was made of, written last.
 const MADE_OF: &str = "made-of";
 
+/// What folders that are no environments yet, or no more, begin with.
+const BUILDING: &str = ".building-";
+
 /// Makes and finds uWSGI's environments.
 #[derive(Debug, Clone)]
 pub struct Installer {
@@ -74,14 +77,14 @@ impl Installer {
     /// When it has to be made and cannot.
     pub async fn ensure(&self, python: &str) -> Result<PathBuf, InstallError> {
         beneath::ensure_dir(&self.folder, 0o755, None).map_err(InstallError::Folder)?;
-        let minor = self.minor(python).await?;
+        let (minor, real) = self.interpreter(python).await?;
         let venv = self.folder.join(&minor);
-        let made_of = format!("{} {python}\n", self.requirement);
+        let made_of = format!("{} {real}\n", self.requirement);
         if !self.is_made(&venv, &made_of) {
             let _lock = self.lock().await?;
             // Another may have made it meanwhile.
             if !self.is_made(&venv, &made_of) {
-                self.make(python, &venv, &made_of).await?;
+                self.make(&real, &venv, &made_of).await?;
             }
         }
         Ok(venv.join("bin/python3"))
@@ -92,18 +95,33 @@ impl Installer {
     }
 
     async fn make(&self, python: &str, venv: &Path, made_of: &str) -> Result<(), InstallError> {
+        self.clear_away();
         let random: u32 = rand::random();
-        let building = self.folder.join(format!(".building-{random:08x}"));
+        let building = self.folder.join(format!("{BUILDING}{random:08x}"));
         let made = self.build(python, &building, made_of).await;
-        if made.is_ok() {
-            // Instances that run from the old one have all of it in memory.
-            beneath::remove_tree(venv).map_err(InstallError::Folder)?;
-            atomic_write::rename(&building, venv).map_err(InstallError::Write)?;
-            tracing::info!(venv = %venv.display(), "UwsgiInstalled");
-            return Ok(());
+        if made.is_err() {
+            let _ = beneath::remove_tree(&building);
+            return made;
         }
-        let _ = beneath::remove_tree(&building);
-        made
+        // Instances that run from the old one have all of it in memory.
+        let old = self.folder.join(format!("{BUILDING}{random:08x}.old"));
+        if venv.exists() {
+            atomic_write::rename(venv, &old).map_err(InstallError::Write)?;
+        }
+        atomic_write::rename(&building, venv).map_err(InstallError::Write)?;
+        tracing::info!(venv = %venv.display(), "UwsgiInstalled");
+        self.clear_away();
+        Ok(())
+    }
+
+    /// Removes what was being built when an agent was killed, and what was replaced. The lock is held.
+    fn clear_away(&self) {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(BUILDING)) {
+            if let Err(error) = beneath::remove_tree(&entry.path()) {
+                tracing::warn!(%error, "UwsgiRemainsNotRemoved");
+            }
+        }
     }
 
     async fn build(&self, python: &str, building: &Path, made_of: &str) -> Result<(), InstallError> {
@@ -132,14 +150,18 @@ impl Installer {
             .map_err(InstallError::Write)
     }
 
-    async fn minor(&self, python: &str) -> Result<String, InstallError> {
-        let script = "import sys; print('%d.%d' % sys.version_info[:2])";
-        let ended = self.run("asking Python for its version", &[python, "-I", "-c", script]).await?;
+    /// The minor version and the real path of an interpreter, whatever links lead to it.
+    async fn interpreter(&self, python: &str) -> Result<(String, String), InstallError> {
+        const WHAT: &str = "asking Python for its version";
+        let script =
+            "import os, sys; print('%d.%d' % sys.version_info[:2], os.path.realpath(sys.executable))";
+        let ended = self.run(WHAT, &[python, "-I", "-c", script]).await?;
         let said = ended.lines(1).pop().unwrap_or_default();
-        if !said.is_empty() && said.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-            Ok(said)
-        } else {
-            Err(InstallError::Failed { what: "asking Python for its version", log: vec![said] })
+        match said.split_once(' ') {
+            Some((minor, real)) if minor.bytes().all(|b| b.is_ascii_digit() || b == b'.') => {
+                Ok((minor.to_owned(), real.to_owned()))
+            }
+            _ => Err(InstallError::Failed { what: WHAT, log: vec![said] }),
         }
     }
 

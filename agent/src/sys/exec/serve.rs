@@ -36,11 +36,17 @@ pub fn detach(program: &Program, log: &File) -> Result<u32, ExecError> {
 }
 
 /// Starts `program` with `listener` as its descriptor 3, announced in the way of systemd's socket activation. Our
-/// own descriptor of it must be number 3, so that nothing else is there when it is passed on.
+/// own descriptor of it must be number 3, so that nothing else is there when it is passed on. Until the program has
+/// a handler for the signal `deaf_to`, that signal does nothing to it.
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn serve(program: &Program, listener: BorrowedFd<'_>, log: &File) -> Result<Child, ExecError> {
+pub fn serve(
+    program: &Program,
+    listener: BorrowedFd<'_>,
+    log: &File,
+    deaf_to: i32,
+) -> Result<Child, ExecError> {
     let name = program.argv.first().cloned().unwrap_or_default();
     let start = |source| ExecError::Start { program: name.clone(), source };
     if listener.as_raw_fd() != LISTENER {
@@ -50,7 +56,12 @@ pub fn serve(program: &Program, listener: BorrowedFd<'_>, log: &File) -> Result<
     let mut image = Image::new(&path, program).map_err(start)?;
     let mut command = command(&path, program);
     // SAFETY: between fork and exec only calls that are safe after a fork, and no allocation.
-    unsafe { command.pre_exec(move || image.become_it()) };
+    unsafe {
+        command.pre_exec(move || {
+            libc::signal(deaf_to, libc::SIG_IGN);
+            image.become_it()
+        })
+    };
     command
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(start)?)
