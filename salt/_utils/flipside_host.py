@@ -5,11 +5,13 @@ One place for the module, the states and the SLS files, so that a test or a demo
 everything. Each value ends in nginx's configuration or in agent.toml, so each has a strict form.
 """
 
+import functools
 import json
 import re
 
 from flipside_refused import Refused
 
+CA = "/etc/ssl/certs/ca-certificates.crt"
 DEFAULTS = {
     "socket": "/run/flipside/agent.sock",
     "apps_dir": "/srv/flipside/apps",
@@ -45,11 +47,24 @@ DEFAULTS = {
         "temp": "",
     },
     "memcached": {"address": "127.0.0.1:11211", "service": True, "memory": 64},
+    "logrotate": {"conf": "/etc/logrotate.d/flipside", "keep": 14, "maxsize": "50M", "package": True},
+    "rsyslog": {
+        "conf": "/etc/rsyslog.d/30-flipside.conf",
+        "service": True,
+        "central": "/var/log/flipside-central",
+        "spool": "/var/spool/rsyslog",
+        "listen": "",
+        "server": "",
+        "logentries": {"token": "", "host": "data.logentries.com", "port": 443, "ca": CA},
+    },
 }
 PATH = re.compile(r"/[A-Za-z0-9._@+/-]{1,400}")
 NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 LISTEN = re.compile(r"(?:(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\]):)?\d{1,5}")
 URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,200}")
+NAME_OF_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
+TOKEN = re.compile(r"[0-9a-fA-F-]{16,64}")
+SIZE = re.compile(r"\d{1,6}[kMG]?")
 ADDRESS = re.compile(r"[A-Za-z0-9.\[\]:-]{1,200}:\d{1,5}")
 
 
@@ -86,38 +101,61 @@ def _merged(defaults, given, where, problems):
     return merged
 
 
-def _check(host, problems):
-    def must(section, key, pattern, what, optional=False):
-        value = (host[section] if section else host)[key]
-        if not (optional and value == "") and not (isinstance(value, str) and pattern.fullmatch(value)):
-            problems.append(f"host.{section + '.' if section else ''}{key}: {str(value)[:80]!r} is no {what}")
-        elif pattern is PATH and ".." in value.split("/"):
-            problems.append(f"host.{section + '.' if section else ''}{key}: may hold no ..")
+# What each text must look like: its section (none: the top), the keys, the form, whether "" will do.
+FORMS = (
+    ((), ("socket", "apps_dir", "state_dir", "run_dir", "log_dir", "uv", "python"), PATH, False),
+    ((), ("build_user", "web_group"), NAME, True),
+    (("agent",), ("config", "binary", "minion_config"), PATH, False),
+    (("nginx",), ("conf", "sites", "bin", "pid", "access_log", "error_log"), PATH, False),
+    (("nginx",), ("temp",), PATH, True),
+    (("nginx",), ("url",), URL, True),
+    (("memcached",), ("address",), ADDRESS, False),
+    (("logrotate",), ("conf",), PATH, False),
+    (("logrotate",), ("maxsize",), SIZE, False),
+    (("rsyslog",), ("conf", "central", "spool"), PATH, False),
+    (("rsyslog",), ("listen", "server"), ADDRESS, True),
+    (("rsyslog", "logentries"), ("token",), TOKEN, True),
+    (("rsyslog", "logentries"), ("host",), NAME_OF_HOST, False),
+    (("rsyslog", "logentries"), ("ca",), PATH, False),
+)
+FORM_NAMES = {
+    PATH: "absolute path of plain characters",
+    NAME: "name of a user or group",
+    URL: "URL",
+    SIZE: "size",
+}
+FORM_NAMES |= {ADDRESS: "host:port", TOKEN: "token", NAME_OF_HOST: "name of a host"}
+SWITCHES = (("users",), ("agent", "manage"), ("nginx", "service"), ("memcached", "service"))
+SWITCHES += (("logrotate", "package"), ("rsyslog", "service"))
+NUMBERS = ((("port",), 1, 65535), (("memcached", "memory"), 8, 1 << 20), (("logrotate", "keep"), 1, 10_000))
+NUMBERS += ((("rsyslog", "logentries", "port"), 1, 65535),)
 
-    for key in ("socket", "apps_dir", "state_dir", "run_dir", "log_dir", "uv", "python"):
-        must("", key, PATH, "absolute path of plain characters")
-    for key in ("build_user", "web_group"):
-        must("", key, NAME, "name of a user or group", optional=True)
-    for key in ("config", "binary", "minion_config"):
-        must("agent", key, PATH, "absolute path of plain characters")
-    for key in ("conf", "sites", "bin", "pid", "access_log", "error_log"):
-        must("nginx", key, PATH, "absolute path of plain characters")
-    must("nginx", "temp", PATH, "absolute path of plain characters", optional=True)
-    must("nginx", "url", URL, "URL", optional=True)
-    must("memcached", "address", ADDRESS, "host:port")
+
+def _check(host, problems):
+    def at(*keys):
+        return functools.reduce(lambda section, key: section[key], keys, host)
+
+    for section, keys, form, optional in FORMS:
+        for key in keys:
+            value, name = at(*section, key), ".".join(("host", *section, key))
+            if optional and value == "":
+                continue
+            if not isinstance(value, str) or not form.fullmatch(value):
+                problems.append(f"{name}: {str(value)[:80]!r} is no {FORM_NAMES[form]}")
+            elif form is PATH and ".." in value.split("/"):
+                problems.append(f"{name}: may hold no ..")
+    for keys in SWITCHES:
+        if not isinstance(at(*keys), bool):
+            problems.append(f"{'.'.join(('host', *keys))}: must be true or false")
+    for keys, least, most in NUMBERS:
+        if not _whole(at(*keys), least, most):
+            problems.append(f"{'.'.join(('host', *keys))}: must be a number from {least} to {most}")
     listen = host["nginx"]["listen"]
     for one in listen if isinstance(listen, list) and listen else [listen]:
         if isinstance(one, bool) or not LISTEN.fullmatch(str(one)):
             problems.append(f"host.nginx.listen: {str(one)[:80]!r} is neither a port nor address:port")
-    for section, key in (("", "users"), ("agent", "manage"), ("nginx", "service"), ("memcached", "service")):
-        if not isinstance((host[section] if section else host)[key], bool):
-            problems.append(f"host.{section + '.' if section else ''}{key}: must be true or false")
     if host["scheme"] not in ("http", "https"):
         problems.append("host.scheme: must be http or https")
-    if not _whole(host["port"], 1, 65535):
-        problems.append("host.port: must be a port number")
-    if not _whole(host["memcached"]["memory"], 8, 1 << 20):
-        problems.append("host.memcached.memory: must be megabytes, at least 8")
 
 
 def _whole(value, least, most):

@@ -5,6 +5,7 @@ The one place that knows both Salt and Flipside's rules. It is given Salt's dund
 it is imported from.
 """
 
+import copy
 import fcntl
 import os
 import signal
@@ -104,9 +105,13 @@ class Minion:
             except Refused as refusal:
                 refusals[str(name)] = str(refusal)
         flipside_vhost.check_domains({name: vhost["domains"] for name, vhost in apps.items()})
+        # Only whether there is one: what SLS files render from may be shown.
+        host = copy.deepcopy(self.host)
+        host["rsyslog"]["logentries"]["token"] = bool(host["rsyslog"]["logentries"]["token"])
+        host["agent"]["settings"] = {}
         absent = [str(name) for name in self.flip.get("absent") or [] if name not in apps]
         return {
-            "host": self.host,
+            "host": host,
             "apps": apps,
             "refused": refusals,
             "absent": [name for name in absent if flipside_spec.APP.fullmatch(name)],

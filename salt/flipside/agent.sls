@@ -4,6 +4,9 @@
 {%- set host = flip.host %}
 {%- set agent = host.agent %}
 {%- if agent.manage %}
+include:
+  - flipside.folders
+
 {%- if host.users %}
 flipside-build-user:
   user.present:
@@ -23,13 +26,6 @@ flipside-build-user:
       - user: flipside-build-user
       - file: {{ host.state_dir }}
 {%- endif %}
-
-{%- for folder, mode in ((host.apps_dir, "0755"), (host.state_dir, "0711"), (host.log_dir, "0755")) %}
-{{ folder }}:
-  file.directory:
-    - mode: "{{ mode }}"
-    - makedirs: True
-{%- endfor %}
 
 {%- if agent.source %}
 {{ agent.binary }}:
@@ -56,7 +52,8 @@ flipside-build-user:
     - template: jinja
     - mode: "0644"
     - context:
-        host: {{ host | json }}
+        agent: {{ agent | json }}
+        run_dir: {{ host.run_dir }}
 
 flipside-agent-units:
   module.run:

@@ -6,6 +6,7 @@
 {%- set users = host.users %}
 
 include:
+  - flipside.folders
   - nginx
 
 {%- for name, why in flip.refused.items() %}
@@ -15,17 +16,6 @@ flipside-refused-{{ loop.index }}:
     - result: False
     - changes: False
     - comment: {{ why | json }}
-{%- endfor %}
-
-{%- for folder in (host.apps_dir, host.run_dir, host.log_dir) %}
-{{ folder }}:
-  file.directory:
-    - mode: "0755"
-    - makedirs: True
-    {%- if users %}
-    - user: root
-    - group: root
-    {%- endif %}
 {%- endfor %}
 
 {%- for name, app in flip.apps.items() %}
@@ -50,7 +40,6 @@ flipside-user-{{ name }}:
       - file: {{ app.home }}/media
       - file: {{ app.home }}/static
       - file: {{ app.home }}/home
-      - file: {{ app.run }}
 {%- endif %}
 
 {{ app.home }}:
@@ -75,16 +64,16 @@ flipside-user-{{ name }}:
       - file: {{ app.home }}
 {%- endfor %}
 
+{#- Root's: an app that could write here could put its own file in the place of its socket. #}
 {{ app.run }}:
   file.directory:
-    - mode: "0750"
+    - mode: "0755"
     {%- if users %}
-    - user: {{ app.user }}
-    - group: {{ host.web_group }}
+    - user: root
+    - group: root
     {%- endif %}
     - require:
       - file: {{ host.run_dir }}
-      - sls: nginx
 
 {{ host.nginx.sites }}/{{ name }}.conf:
   file.managed:
@@ -93,7 +82,7 @@ flipside-user-{{ name }}:
     - mode: "0644"
     - context:
         app: {{ app | json }}
-        host: {{ host | json }}
+        sites: {{ host.nginx.sites }}
     - require:
       - sls: nginx
       - file: {{ app.home }}/static
@@ -124,7 +113,9 @@ flipside-absent-{{ name }}:
       - flipside: flipside-nginx
 {%- endfor %}
 
+{%- if flip.apps or flip.absent %}
 flipside-nginx:
   flipside.nginx_reloaded:
     - require:
       - sls: nginx
+{%- endif %}

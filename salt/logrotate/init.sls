@@ -1,6 +1,14 @@
-{#- The apps' logs. copytruncate: uWSGI holds its log open for as long as the app lives. -#}
+{#- The apps' logs. copytruncate, because an app's log stays open for as long as the app lives. -#}
 {%- set host = salt["flipside.layout"](pillar.get("flipside", {})).host %}
-{%- set rotate = salt["flipside.logrotate"](pillar.get("flipside", {})) %}
+{%- set rotate = host.logrotate %}
+{%- if rotate.package %}
+logrotate-package:
+  pkg.installed:
+    - name: logrotate
+    - require_in:
+      - file: {{ rotate.conf }}
+{%- endif %}
+
 {{ rotate.conf }}:
   file.managed:
     - mode: "0644"
@@ -17,9 +25,3 @@
             notifempty
             copytruncate
         }
-{%- if host.users %}
-
-logrotate-package:
-  pkg.installed:
-    - name: logrotate
-{%- endif %}

@@ -38,7 +38,8 @@ nginx-package:
     - mode: "0644"
     - makedirs: True
     - context:
-        host: {{ flip.host | json }}
+        nginx: {{ nginx | json }}
+        group: {{ (flip.host.web_group if flip.host.users else "") | json }}
     - require:
       - file: {{ nginx.sites }}
 

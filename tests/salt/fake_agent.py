@@ -63,8 +63,11 @@ def _frame(message: object) -> bytes:
 def _serve(path: Path, behaviour: dict) -> None:
     breaks = behaviour.get("breaks", 0)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
+        # Under its name only once it listens.
+        unready = path.with_suffix(".unready")
+        listener.bind(str(unready))
         listener.listen()
+        unready.rename(path)
         while True:
             connection, _ = listener.accept()
             with connection, connection.makefile("rb") as stream:
@@ -72,6 +75,9 @@ def _serve(path: Path, behaviour: dict) -> None:
                 if len(length) < 4:
                     continue
                 request = msgpack.unpackb(stream.read(struct.unpack(">I", length)[0]))
+                package = request["command"].get("package")
+                if package:
+                    request["files"] = sorted(file.name for file in Path(package["dir"]).rglob("*.*"))
                 with path.with_suffix(".heard").open("a") as file:
                     file.write(json.dumps(request, default=repr) + "\n")
                 verb = request["command"]["verb"]

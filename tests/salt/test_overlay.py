@@ -1,0 +1,245 @@
+"""The template's settings module, around real projects on real Django."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import textwrap
+from pathlib import Path
+
+import pytest
+from masterless import TEMPLATE
+
+from flipside_testbed import tools
+
+pytestmark = pytest.mark.quick
+
+DJANGO = {"4.2": "django==4.2.27", "5.2": "django==5.2.9"}
+KEY = "a-key-of-the-host-that-is-long-enough-0123456789-abcdefghij"
+
+LOOK = """
+import json
+from django.conf import settings
+names = ("DEBUG ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS SECRET_KEY DATABASES STATIC_ROOT STATIC_URL MEDIA_ROOT "
+         "MEDIA_URL CACHES SECURE_PROXY_SSL_HEADER SESSION_COOKIE_SECURE LOGGING STORAGES INNER").split()
+print(json.dumps({name: getattr(settings, name, None) for name in names}, default=str))
+"""
+WRITE = """
+import django, json
+django.setup()
+from django.db import connection, transaction
+with connection.cursor() as cursor:
+    mode = cursor.execute("PRAGMA journal_mode").fetchone()[0]
+    synchronous = cursor.execute("PRAGMA synchronous").fetchone()[0]
+import sqlite3
+blocked = False
+with transaction.atomic():
+    # IMMEDIATE: the lock is taken by BEGIN, before anything is written.
+    try:
+        sqlite3.connect(connection.settings_dict["NAME"], timeout=0).execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        blocked = True
+print(json.dumps([mode, synchronous, blocked]))
+"""
+
+
+class Project:
+    """A project of one Django version, with the environment that the agent gives it."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        # Made once and kept beside the other tools.
+        packages = [DJANGO[version], "pymemcache==4.0.0"]
+        self.bin = tools._venv(f"django-{version}", packages, installer=tools.uv()) / "bin"
+        self.code, self.home = folder / "site-packages", folder / "app"
+        self.code.mkdir()
+        for name in ("data", "media", "static", "home"):
+            (self.home / name).mkdir(parents=True)
+        self.env = {
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+            "PYTHONPATH": f"{TEMPLATE}:{self.code}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DJANGO_SETTINGS_MODULE": "flipside_settings",
+            "FLIPSIDE_SETTINGS": "shop.settings",
+            "FLIPSIDE_APP": "shop",
+            "FLIPSIDE_RELEASE": "1.0-0123456789ab",
+            "DATA_DIR": str(self.home / "data"),
+            "MEDIA_DIR": str(self.home / "media"),
+            "STATIC_ROOT": str(self.home / "static"),
+            "STATIC_URL": "/static/",
+            "HOME": str(self.home / "home"),
+            "ALLOWED_HOSTS": "shop.example.org,*.shop.example.org",
+            "PUBLIC_URL": "https://shop.example.org",
+            "SECRET_KEY": KEY,
+            "MEMCACHED": "127.0.0.1:11211",
+        }
+
+    def start(self) -> Project:
+        """The output of an untouched startproject."""
+        self.run("django-admin", "startproject", "shop", str(self.code), DJANGO_SETTINGS_MODULE="")
+        return self
+
+    def settings(self, text: str, module: str = "shop/settings.py") -> Project:
+        """Replaces the settings module."""
+        file = self.code / module
+        file.parent.mkdir(parents=True, exist_ok=True)
+        (self.code / "shop" / "__init__.py").touch()
+        file.write_text(textwrap.dedent(text))
+        return self
+
+    def run(self, *argv: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """A command with the app's environment and no other."""
+        done = subprocess.run(
+            argv, env={**self.env, **env}, cwd=self.home / "data", capture_output=True, text=True, timeout=60
+        )
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def python(self, code: str, **env: str) -> dict:
+        """What a piece of Python prints as JSON."""
+        return json.loads(self.run(str(self.bin / "python"), "-c", code, **env).stdout)
+
+
+@pytest.fixture(params=list(DJANGO))
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Project:
+    return Project(tmp_path, request.param)
+
+
+def test_an_untouched_project_runs_as_production_should(project: Project) -> None:
+    seen = project.start().python(LOOK)
+    assert seen["DEBUG"] is False
+    assert seen["ALLOWED_HOSTS"] == ["shop.example.org", ".shop.example.org"]
+    assert seen["CSRF_TRUSTED_ORIGINS"] == ["https://shop.example.org", "https://*.shop.example.org"]
+    assert seen["SECRET_KEY"] == KEY
+    assert seen["DATABASES"]["default"]["NAME"] == str(project.home / "data/db.sqlite3")
+    assert seen["DATABASES"]["default"]["OPTIONS"]["timeout"] == 20
+    assert (seen["STATIC_ROOT"], seen["STATIC_URL"]) == (str(project.home / "static"), "/static/")
+    assert (seen["MEDIA_ROOT"], seen["MEDIA_URL"]) == (str(project.home / "media"), "/media/")
+    cache = seen["CACHES"]["default"]
+    assert cache["BACKEND"].endswith("PyMemcacheCache")
+    assert (cache["LOCATION"], cache["KEY_PREFIX"]) == ("127.0.0.1:11211", "shop")
+    assert seen["SECURE_PROXY_SSL_HEADER"] == ["HTTP_X_FORWARDED_PROTO", "https"]
+    assert seen["SESSION_COOKIE_SECURE"] is True
+    assert seen["LOGGING"]["root"]["handlers"] == ["stderr"]
+
+
+def test_the_hooks_pass_and_the_database_is_as_it_should(project: Project) -> None:
+    project.start()
+    project.run("django-admin", "check")
+    collected = project.run("python", "-m", "flipside_static").stdout
+    assert "static files" in collected
+    project.run("django-admin", "migrate", "--noinput")
+    assert not list(project.code.glob("*.sqlite3"))
+    assert project.python(WRITE) == ["wal", 1, True]
+    manifest = json.loads((project.home / "static/staticfiles-1.0-0123456789ab.json").read_text())
+    hashed = manifest["paths"]["admin/css/base.css"]
+    assert hashed != "admin/css/base.css" and (project.home / "static" / hashed).exists()
+
+
+def test_plain_http_sets_no_secure_cookies(project: Project) -> None:
+    seen = project.start().python(LOOK, PUBLIC_URL="http://shop.example.org:8080")
+    assert seen["SESSION_COOKIE_SECURE"] is False
+    assert seen["CSRF_TRUSTED_ORIGINS"][0] == "http://shop.example.org:8080"
+
+
+def test_what_the_project_chose_stays(project: Project) -> None:
+    project.settings(
+        f"""
+        import os
+        INNER = os.environ["DJANGO_SETTINGS_MODULE"]
+        SQLITE = "django.db.backends.sqlite3"
+        DEBUG = True
+        SECRET_KEY = "{KEY[::-1]}"
+        ALLOWED_HOSTS = ["www.example.net", "localhost"]
+        INSTALLED_APPS = ["django.contrib.staticfiles"]
+        DATABASES = {{
+            "default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "/var/elsewhere/db.sqlite3"}},
+            "memory": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+            "pg": {{"ENGINE": "django.db.backends.postgresql", "NAME": "x"}},
+            "near": {{"ENGINE": SQLITE, "NAME": "near.db", "OPTIONS": {{"timeout": 3}}}},
+            "twin": {{"ENGINE": "django.db.backends.sqlite3", "NAME": __file__ + "/../sub/near.db"}},
+        }}
+        STATIC_ROOT = "/var/elsewhere/static"
+        STATIC_URL = "https://cdn.example.net/"
+        STORAGES = {{
+            "default": {{"BACKEND": "django.core.files.storage.FileSystemStorage"}},
+            "staticfiles": {{"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"}},
+        }}
+        CACHES = {{"default": {{"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}}}
+        LOGGING = {{"version": 1, "mine": True}}
+        SESSION_COOKIE_SECURE = False
+        """,
+        "shop/settings/prod.py",
+    )
+    (project.code / "shop/settings/__init__.py").touch()
+    # Django itself would fail on such a LOGGING; only the values are looked at.
+    look = "import flipside_settings as settings" + LOOK.replace("from django.conf import settings", "")
+    seen = project.python(look, FLIPSIDE_SETTINGS="shop.settings.prod")
+    assert seen["INNER"] == "shop.settings.prod"
+    assert seen["DEBUG"] is False
+    assert seen["SECRET_KEY"] == KEY[::-1]
+    assert seen["ALLOWED_HOSTS"] == ["www.example.net", "shop.example.org", ".shop.example.org"]
+    names = {alias: database["NAME"] for alias, database in seen["DATABASES"].items()}
+    data = str(project.home / "data")
+    assert names["default"] == "/var/elsewhere/db.sqlite3"
+    assert names["memory"] == ":memory:"
+    assert names["near"] == f"{data}/near.db" and names["twin"] == f"{data}/twin-near.db"
+    assert seen["DATABASES"]["near"]["OPTIONS"]["timeout"] == 3
+    assert "OPTIONS" not in seen["DATABASES"]["pg"]
+    assert seen["STATIC_ROOT"] == "/var/elsewhere/static" and seen["STATIC_URL"] == "https://cdn.example.net/"
+    assert seen["STORAGES"]["staticfiles"]["BACKEND"].startswith("whitenoise")
+    assert seen["CACHES"]["default"]["BACKEND"].endswith("DummyCache")
+    assert seen["LOGGING"] == {"version": 1, "mine": True}
+    assert seen["SESSION_COOKIE_SECURE"] is False
+
+
+def test_without_a_memcached_library_the_cache_stays(project: Project) -> None:
+    code = "import importlib.util as finder; finder.find_spec = lambda name: None" + LOOK
+    assert project.start().python(code)["CACHES"]["default"]["BACKEND"].endswith("LocMemCache")
+
+
+def test_a_project_that_lacks_a_variable_says_so(project: Project) -> None:
+    project.settings("import os\nTOKEN = os.environ['SHOP_TOKEN']\n")
+    failed = project.run("django-admin", "check", check=False)
+    assert failed.returncode != 0
+    assert "SHOP_TOKEN" in failed.stderr and "shop/settings.py" in failed.stderr
+
+
+def test_no_settings_module_is_a_clear_error(project: Project) -> None:
+    failed = project.run("django-admin", "check", check=False, FLIPSIDE_SETTINGS="")
+    assert failed.returncode != 0 and "set options.settings in pillar" in failed.stderr
+
+
+def test_a_project_without_static_files_passes_the_hook(project: Project) -> None:
+    project.settings("SECRET_KEY = 'x'\nINSTALLED_APPS = []\n")
+    assert "nothing to collect" in project.run("python", "-m", "flipside_static").stdout
+
+
+def test_a_stylesheet_that_names_a_missing_file_stops_no_deploy(project: Project) -> None:
+    project.start()
+    static = project.code / "shop" / "static"
+    static.mkdir()
+    (static / "broken.css").write_text("a { background: url(missing.png) }\n@import 'broken2.css';\n")
+    settings = project.code / "shop/settings.py"
+    settings.write_text(settings.read_text() + "\nINSTALLED_APPS.append('shop')\n")
+    project.run("python", "-m", "flipside_static")
+    assert list((project.home / "static").glob("broken.*.css"))
+
+
+def test_the_older_names_of_storages_still_work(tmp_path: Path) -> None:
+    """Django 5.1 removed them."""
+    project = Project(tmp_path, "4.2").start()
+    settings = project.code / "shop/settings.py"
+    storage = "django.contrib.staticfiles.storage.StaticFilesStorage"
+    settings.write_text(settings.read_text() + f"\nSTATICFILES_STORAGE = '{storage}'\n")
+    project.run("python", "-m", "flipside_static")
+    assert (project.home / "static/staticfiles-1.0-0123456789ab.json").exists()
+
+
+def test_no_variable_of_the_caller_is_needed(project: Project) -> None:
+    """With an empty environment the project's own values stay, but for DEBUG."""
+    project.start()
+    few = {key: project.env[key] for key in ("PATH", "PYTHONPATH", "FLIPSIDE_SETTINGS")}
+    project.env = {**few, "DJANGO_SETTINGS_MODULE": "flipside_settings"}
+    seen = project.python(LOOK)
+    assert seen["DEBUG"] is False and seen["SECRET_KEY"].startswith("django-insecure-")
+    assert seen["DATABASES"]["default"]["NAME"] == str(project.code / "db.sqlite3")
