@@ -1,4 +1,4 @@
-"""Hostile and unlucky clients of the local API: each gets an answer or a closed door, and others are served."""
+"""Hostile and unlucky clients of the local API: each gets an answer or a closed door; others are served."""
 
 from __future__ import annotations
 
