@@ -104,6 +104,7 @@ fn the_same_again_is_unchanged_and_mends_what_is_broken() {
         .join(name.file_name().unwrap());
     let sound = std::fs::read(&placed).unwrap();
     write(&placed, "cut short");
+    write(&dir.path().join("store/blog/.new-killed/manifest.json"), "half");
     let again = object(&publish(dir.path(), &["--name", "blog", "--tag", "v1"]));
     assert_eq!((&again["release"], &again["new"]), (&first["release"], &json!(false)));
     assert_eq!(std::fs::read(&placed).unwrap(), sound);

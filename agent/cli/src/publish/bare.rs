@@ -23,6 +23,24 @@ use crate::failures::{Result, on, usage};
 const NOT_SHIPPED: [&str; 8] =
     ["__pycache__", "node_modules", "media", "staticfiles", "build", "dist", "venv", "env"];
 
+/// Hidden folders of tools, wherever they lie. At the top no hidden folder is shipped; below it may be one like
+/// `static/.well-known`.
+const TOOLS: [&str; 7] =
+    [".git", ".hg", ".svn", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints"];
+
+/// A project to pack.
+#[derive(Debug)]
+pub(crate) struct Project<'a> {
+    pub(crate) folder: &'a Path,
+    pub(crate) app: &'a AppName,
+    pub(crate) version: &'a str,
+    pub(crate) requires_python: Option<&'a str>,
+    /// Files that look like secrets and are none.
+    pub(crate) allowed: &'a [String],
+    /// The package store, which may lie in the project.
+    pub(crate) store: &'a Path,
+}
+
 /// A packed project.
 #[derive(Debug)]
 pub(crate) struct Packed {
@@ -32,25 +50,19 @@ pub(crate) struct Packed {
     pub(crate) left_out: Vec<(String, &'static str)>,
 }
 
-/// Packs the project in `folder` into a wheel in `to`.
-pub(crate) fn pack(
-    folder: &Path,
-    app: &AppName,
-    version: &str,
-    requires_python: Option<&str>,
-    allowed: &[String],
-    to: &Path,
-) -> Result<Packed> {
+/// Packs a project into a wheel in `to`.
+pub(crate) fn pack(project: &Project<'_>, to: &Path) -> Result<Packed> {
+    let Project { app, version, .. } = project;
     if version.is_empty() || !version.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+!".contains(&b)) {
         return Err(usage(format!("{version:?} is no version of a Python package")).hint("write it like 1.0"));
     }
-    let mut walk = Walk { root: folder, allowed, files: BTreeMap::new(), left_out: Vec::new() };
-    walk.folder(folder, "")?;
+    let mut walk = Walk { project, files: BTreeMap::new(), left_out: Vec::new() };
+    walk.folder(project.folder, "")?;
     let count = walk.files.len();
     let name = app.as_str().replace('-', "_");
     let dist_info = format!("{name}-{version}.dist-info");
     let mut metadata = format!("Metadata-Version: 2.1\nName: {app}\nVersion: {version}\n");
-    if let Some(pythons) = requires_python.filter(|pythons| !pythons.contains('\n')) {
+    if let Some(pythons) = project.requires_python.filter(|pythons| !pythons.contains('\n')) {
         metadata.push_str(&format!("Requires-Python: {pythons}\n"));
     }
     let about = "Wheel-Version: 1.0\nGenerator: flipside\nRoot-Is-Purelib: true\nTag: py3-none-any\n";
@@ -62,8 +74,7 @@ pub(crate) fn pack(
 }
 
 struct Walk<'a> {
-    root: &'a Path,
-    allowed: &'a [String],
+    project: &'a Project<'a>,
     files: BTreeMap<String, Content>,
     left_out: Vec<(String, &'static str)>,
 }
@@ -98,7 +109,8 @@ impl Walk<'_> {
         let environment = path.join("pyvenv.cfg").is_file();
         let package = path.join("__init__.py").is_file();
         let top = !inside.contains('/');
-        if name.starts_with('.') || name.ends_with(".egg-info") || name == "__pycache__" || environment {
+        let tool = (top && name.starts_with('.')) || TOOLS.contains(&name) || name.ends_with(".egg-info");
+        if tool || name == "__pycache__" || environment || path == self.project.store {
             return Ok(());
         }
         if NOT_SHIPPED.contains(&name) && (top || name == "node_modules") && !package {
@@ -116,7 +128,9 @@ impl Walk<'_> {
     /// A link to a file of the project is that file; one that leads out of it or to a folder is not followed.
     fn link(&mut self, path: &Path, inside: String) -> Result<()> {
         match path.canonicalize() {
-            Ok(target) if target.starts_with(self.root) && target.is_file() => self.file(target, inside),
+            Ok(target) if target.starts_with(self.project.folder) && target.is_file() => {
+                self.file(target, inside)
+            }
             _ => {
                 self.left_out.push((inside, "a link that leads to a folder or out of the project"));
                 Ok(())
@@ -132,8 +146,11 @@ impl Walk<'_> {
             kind => kind,
         };
         match kind {
-            Some(kind) if !secrets::is_allowed(&inside, self.allowed) => self.left_out.push((inside, kind)),
-            None if name.starts_with('.') || name.ends_with(".pyc") || name.ends_with(".log") => {}
+            Some(kind) if !secrets::is_allowed(&inside, self.project.allowed) => {
+                self.left_out.push((inside, kind))
+            }
+            None if (name == inside && name.starts_with('.')) || name == ".DS_Store" => {}
+            None if name.ends_with(".pyc") || name.ends_with(".log") => {}
             _ => {
                 self.files.insert(inside, Content::File(path));
             }
@@ -155,7 +172,9 @@ mod tests {
     use crate::files::atomic_write;
 
     fn project(dir: &Path) {
-        let files: [(&str, &[u8]); 14] = [
+        let files: [(&str, &[u8]); 16] = [
+            ("static/.well-known/x.txt", b"x"),
+            ("packages/blog/1/wheels/a.whl", b"x"),
             ("manage.py", b"os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'my.settings')"),
             ("my/__init__.py", b""),
             ("my/settings.py", b"DEBUG = True"),
@@ -182,13 +201,20 @@ mod tests {
         std::os::unix::fs::symlink(".env", dir.join("config.txt")).unwrap();
     }
 
+    fn packed(root: &Path, app: &str, to: &Path) -> Packed {
+        let (app, store) = (app.parse().unwrap(), root.join("packages"));
+        let (version, requires_python) = ("1.0", Some(">=3.10"));
+        let project =
+            Project { folder: root, app: &app, version, requires_python, allowed: &[], store: &store };
+        pack(&project, to).unwrap()
+    }
+
     #[test]
     fn the_project_is_packed_and_the_machine_is_not() {
         let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let root = dir.path().canonicalize().unwrap();
         project(&root);
-        let app = "my-site".parse().unwrap();
-        let packed = pack(&root, &app, "1.0", Some(">=3.10"), &[], to.path()).unwrap();
+        let packed = packed(&root, "my-site", to.path());
         assert_eq!(packed.wheel.file, "my_site-1.0-py3-none-any.whl");
         assert_eq!(packed.wheel.requires_python.as_deref(), Some(">=3.10"));
         let mut inside: Vec<&str> = packed
@@ -204,30 +230,25 @@ mod tests {
             "manage.py",
             "my/__init__.py",
             "my/settings.py",
+            "static/.well-known/x.txt",
             "static/logo, big.svg",
             "templates/a.html",
         ];
         assert_eq!(inside, expected);
         let left: Vec<&str> = packed.left_out.iter().map(|(path, _)| path.as_str()).collect();
-        assert_eq!(
-            left,
-            [".env", "config.txt", "db.sqlite3", "key.txt", "loop", "media/", "odd.name", "out.txt"]
-        );
+        let expected =
+            [".env", "config.txt", "db.sqlite3", "key.txt", "loop", "media/", "odd.name", "out.txt"];
+        assert_eq!(left, expected);
     }
 
     #[test]
     fn the_same_project_is_the_same_wheel() {
-        let dirs: Vec<_> =
-            (0..2).map(|_| (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap())).collect();
-        let bytes: Vec<Vec<u8>> = dirs
-            .iter()
-            .map(|(dir, to)| {
-                let root = dir.path().canonicalize().unwrap();
-                project(&root);
-                let packed = pack(&root, &"a".parse().unwrap(), "1", None, &[], to.path()).unwrap();
-                std::fs::read(packed.wheel.path).unwrap()
-            })
-            .collect();
-        assert_eq!(bytes[0], bytes[1]);
+        let bytes = || {
+            let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let root = dir.path().canonicalize().unwrap();
+            project(&root);
+            std::fs::read(packed(&root, "a", to.path()).wheel.path).unwrap()
+        };
+        assert_eq!(bytes(), bytes());
     }
 }

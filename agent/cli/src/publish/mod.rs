@@ -143,9 +143,17 @@ fn build(folder: &Path, order: &Order, work: &Path, output: &Output) -> Result<G
         Some(own) => (own, Requirements::Built),
         None => {
             let timer = Timer::start(output, "pack");
-            let version = order.version.as_deref().or(project.version()).unwrap_or("0.0.0");
-            let packed =
-                bare::pack(&folder, &app, version, project.requires_python(), &order.allowed, &wheels)?;
+            let packed = bare::pack(
+                &bare::Project {
+                    folder: &folder,
+                    app: &app,
+                    version: order.version.as_deref().or(project.version()).unwrap_or("0.0.0"),
+                    requires_python: project.requires_python(),
+                    allowed: &order.allowed,
+                    store: &order.store.canonicalize().unwrap_or_else(|_| order.store.clone()),
+                },
+                &wheels,
+            )?;
             for (path, why) in &packed.left_out {
                 output.notice(format!("left out {path}: {why}"));
             }
@@ -175,7 +183,10 @@ fn build_or_leave(
     let manage = std::fs::read_to_string(folder.join("manage.py")).ok();
     let why = match (deps::build(tools, folder, wheels), &manage) {
         (Err(failure), None) => return Err(failure),
-        (Err(failure), Some(_)) => failure.log.last().cloned().unwrap_or(failure.message),
+        (Err(failure), Some(_)) => {
+            let said = failure.log.iter().rev().find(|line| !line.contains("hint:"));
+            said.cloned().unwrap_or(failure.message)
+        }
         (Ok(own), manage) => {
             let settings = manage.as_deref().and_then(detect::settings_in);
             if settings.as_ref().is_none_or(|module| detect::holds(&own, module)) {

@@ -93,6 +93,7 @@ impl Store {
         let folder = self.root.join(app.as_str());
         files::public_folder(&folder)?;
         let _turn = turn(&folder)?;
+        sweep(&folder)?;
         let place = folder.join(release.as_str());
         let new = !place.exists();
         if new {
@@ -146,6 +147,19 @@ fn turn(folder: &Path) -> Result<Flock<File>> {
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(on("open", &path))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| io("lock", &path, &error.into()))
+}
+
+/// Removes what a publisher that was killed left half done; whoever has the turn is the only one at work.
+fn sweep(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(on("read", folder))? {
+        let entry = entry.map_err(on("read", folder))?;
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(".new-") {
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            gone.map_err(on("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn fill(dir: &Path, manifest: &[u8], wheels: &[Wheel]) -> Result<()> {
