@@ -1,8 +1,8 @@
 """What uWSGI loads in every worker: the app of whichever release is current when the worker starts.
 
-A worker is pinned to the release that it started with; the next one it hears of is the next worker's. So code,
-dependencies, entry module and environment all change at one instant, with the restart of the worker, and never
-under a request.
+A worker is pinned to the release that it started with; the next one is the next worker's. So code,
+dependencies, entry module and environment all change at one instant, with the restart of the worker, and
+never under a request.
 """
 
 from __future__ import annotations

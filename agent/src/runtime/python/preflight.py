@@ -1,7 +1,7 @@
-"""Imports a release exactly as its workers will, asks it one question, and says in a line of JSON how it went.
+"""Imports a release as its workers will, asks it one question, and says in a line of JSON how it went.
 
-Runs in the release's venv, as the app's user, with the app's whole environment, in a process of its own: what it
-breaks, and how long it hangs, is its own affair.
+Runs in the release's venv, as the app's user, with the app's whole environment, in a process of its own: what
+it breaks, and how long it hangs, is its own affair.
 """
 
 from __future__ import annotations

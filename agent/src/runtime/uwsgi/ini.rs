@@ -1,4 +1,7 @@
-//! The options of an instance, as uWSGI's ini. What each is for, and what goes wrong without: ARCHITECTURE.md.
+//! The options of an instance, as uWSGI's ini: those that were measured to lose no request.
+//!
+//! No `uid`: uWSGI is started as the app's user and never is root. No `vacuum`: it would remove the socket of a
+//! listener that is not its own. No `memory-report`: the kernel is asked for what workers take.
 
 use std::path::Path;
 
