@@ -205,7 +205,7 @@ fn an_untouched_django_project_is_published_twice_alike() {
     let uv = std::env::var("FLIPSIDE_UV").ok();
     let store = dir.path().join("store").display().to_string();
     let publish = || {
-        let mut command = flipside(&["publish", "mysite", "--store", &store]);
+        let mut command = flipside(&["publish", "mysite", "--store", &store, "--name", "site"]);
         if let Some(uv) = &uv {
             command.env("FLIPSIDE_UV", uv);
         }
@@ -219,8 +219,8 @@ fn an_untouched_django_project_is_published_twice_alike() {
     );
     let second = publish();
     assert!(stdout(&second).contains("unchanged, published before"), "{second:?}");
-    let tags = json_in(dir.path().join("store/mysite/tags.json"));
-    let folder = dir.path().join("store/mysite").join(tags["tags"]["latest"].as_str().unwrap());
+    let tags = json_in(dir.path().join("store/site/tags.json"));
+    let folder = dir.path().join("store/site").join(tags["tags"]["latest"].as_str().unwrap());
     let manifest = json_in(folder.join("manifest.json"));
     assert_eq!(
         (&manifest["wsgi"], &manifest["settings"]),
@@ -229,5 +229,5 @@ fn an_untouched_django_project_is_published_twice_alike() {
     let names: Vec<&str> =
         manifest["files"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
     assert!(names.iter().any(|name| name.starts_with("django-5.2")), "{names:?}");
-    assert!(names.contains(&"mysite-0.0.0-py3-none-any.whl"), "{names:?}");
+    assert!(names.contains(&"site_project-0.0.0-py3-none-any.whl"), "{names:?}");
 }

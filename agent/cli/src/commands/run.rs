@@ -19,6 +19,9 @@ use crate::{
 /// The most that a request can carry beside the input.
 const MOST_INPUT: usize = MAX_FRAME - (64 << 10);
 
+/// A code above this says that a signal ended the command, not that it chose to fail.
+const SIGNALLED: i64 = 128;
+
 /// `flipside run`.
 pub(crate) fn run(args: &RunArgs, session: &Session<'_>) -> Result<u8> {
     let app = session.app(args.app.as_deref())?;
@@ -43,7 +46,7 @@ pub(crate) fn run(args: &RunArgs, session: &Session<'_>) -> Result<u8> {
         object["stdout"] = Value::from(out);
         object["stderr"] = Value::from(err);
         session.output.object(&object);
-    } else if let (Some(error), None) = (&outcome.error, code) {
+    } else if let Some(error) = outcome.error.as_ref().filter(|_| code.is_none_or(|code| code > SIGNALLED)) {
         session.output.explain(error);
     }
     Ok(code.map_or_else(|| exit_code_of(&outcome), |code| u8::try_from(code).unwrap_or(u8::MAX)))

@@ -59,9 +59,10 @@ pub(crate) fn pack(project: &Project<'_>, to: &Path) -> Result<Packed> {
     let mut walk = Walk { project, files: BTreeMap::new(), left_out: Vec::new() };
     walk.folder(project.folder, "")?;
     let count = walk.files.len();
-    let name = app.as_str().replace('-', "_");
+    // A name of its own: a project's folder may be called as something that it depends on (`django`).
+    let name = format!("{}_project", app.as_str().replace('-', "_"));
     let dist_info = format!("{name}-{version}.dist-info");
-    let mut metadata = format!("Metadata-Version: 2.1\nName: {app}\nVersion: {version}\n");
+    let mut metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n");
     if let Some(pythons) = project.requires_python.filter(|pythons| !pythons.contains('\n')) {
         metadata.push_str(&format!("Requires-Python: {pythons}\n"));
     }
@@ -215,7 +216,7 @@ mod tests {
         let root = dir.path().canonicalize().unwrap();
         project(&root);
         let packed = packed(&root, "my-site", to.path());
-        assert_eq!(packed.wheel.file, "my_site-1.0-py3-none-any.whl");
+        assert_eq!(packed.wheel.file, "my_site_project-1.0-py3-none-any.whl");
         assert_eq!(packed.wheel.requires_python.as_deref(), Some(">=3.10"));
         let mut inside: Vec<&str> = packed
             .wheel

@@ -70,6 +70,8 @@ pub(crate) struct Published {
 /// The wheels of a release, and what is known of the app.
 struct Gathered {
     wheels: Vec<Wheel>,
+    /// The file of the app's own wheel, where we made it.
+    own: Option<String>,
     app: AppName,
     /// What the project says, beside what was asked for.
     says: pyproject::Flipside,
@@ -114,7 +116,7 @@ fn ready(folder: &Path, order: &Order) -> Result<Gathered> {
         return Err(usage(format!("there is no wheel in {}", folder.display())));
     }
     let app = order.name.clone().ok_or_else(|| usage("--wheels needs --name APP"))?;
-    Ok(Gathered { wheels, app, says: pyproject::Flipside::default() })
+    Ok(Gathered { wheels, own: None, app, says: pyproject::Flipside::default() })
 }
 
 /// Builds or packs the project, and gathers what it depends on.
@@ -168,7 +170,7 @@ fn build(folder: &Path, order: &Order, work: &Path, output: &Output) -> Result<G
     deps::download(&tools, &locked, &wheels)?;
     let wheels = wheel::in_folder(&wheels)?;
     timer.done(&format!("{} wheels", wheels.len()));
-    Ok(Gathered { wheels, app, says: project.flipside() })
+    Ok(Gathered { wheels, own: Some(own.file), app, says: project.flipside() })
 }
 
 /// The wheel that the project builds. A folder with manage.py may have a pyproject.toml that was never meant
@@ -213,8 +215,26 @@ fn app_name(order: &Order, project: &PyProject, folder: &Path) -> Result<AppName
     let name = said.unwrap_or_else(|| {
         folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     });
-    let spelled = name.to_ascii_lowercase().replace(['_', '.', ' '], "-");
-    spelled.parse().map_err(|error| usage(format!("{error}")).hint("name the app with --name"))
+    let spelled = spelled(&name);
+    spelled.parse().map_err(|_| {
+        usage(format!("{name:?} gives no app name"))
+            .hint("name the app with --name: a letter, then letters, digits and hyphens")
+    })
+}
+
+/// A name of a project or of a folder, spelled as app names are.
+fn spelled(name: &str) -> String {
+    let mut spelled = String::new();
+    for c in name.to_ascii_lowercase().chars() {
+        match c {
+            'a'..='z' => spelled.push(c),
+            '0'..='9' if !spelled.is_empty() => spelled.push(c),
+            _ if !spelled.is_empty() && !spelled.ends_with('-') => spelled.push('-'),
+            _ => {}
+        }
+    }
+    spelled.truncate(31);
+    spelled.trim_end_matches('-').to_owned()
 }
 
 /// The manifest, and the file names of the wheels that are the app's own.
@@ -225,7 +245,10 @@ fn describe(gathered: &Gathered, order: &Order) -> Result<(Manifest, Vec<String>
         settings: order.settings.clone().or_else(|| says.settings.clone()),
     };
     asked.check()?;
-    let own = detect::own(&gathered.wheels, &gathered.app, &asked);
+    let own = match &gathered.own {
+        Some(file) => gathered.wheels.iter().filter(|wheel| wheel.file == *file).collect(),
+        None => detect::own(&gathered.wheels, &gathered.app, &asked),
+    };
     let entry = detect::complete(&asked, &own)?;
     let first = own.first().copied();
     let version =
@@ -269,4 +292,19 @@ impl<'a> Timer<'a> {
 /// A package that is not as it must be.
 fn package(message: impl Into<String>) -> Failure {
     Failure::new(Code::Package, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_folders_are_spelled_as_app_names() {
+        for (name, app) in
+            [("my_Site", "my-site"), ("2 Shop (old)", "shop-old"), ("a.b__c-", "a-b-c"), ("日本", "")]
+        {
+            assert_eq!(spelled(name), app);
+        }
+        assert_eq!(spelled(&"x".repeat(99)).len(), 31);
+    }
 }
