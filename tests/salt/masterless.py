@@ -30,6 +30,8 @@ class Salt:
             "pillar_roots": {"base": [str(self.pillar_root)]},
             "enable_fqdns_grains": False,
             "grains_cache": True,
+            # What a master's configuration gives the reactor's file.
+            "flipside_reload": {"blog": "web1"},
             "log_level_logfile": "warning",
         }
         (folder / "etc" / "minion").write_text(json.dumps(config))

@@ -236,6 +236,8 @@ def test_maintenance_closes_the_site_but_for_the_health_check(site: Site) -> Non
         assert status == 503 and headers["Retry-After"] == "30" and b"Back soon" in body
         assert site.get("/static/plain.css")[0] == 503
         assert site.get("/", X_Flipside_Health="1")[0] == 200
+        assert site.get("/", User_Agent="flipside-health")[0] == 200
+        assert site.get("/", source=STRANGER, User_Agent="flipside-health")[0] == 503
         assert site.get("/", source=STRANGER, X_Flipside_Health="1")[0] == 503
         assert "HTTP_X_FLIPSIDE_HEALTH" not in site.told(X_Flipside_Health="1")
         assert site.get("/", host="shop.example.org")[0] == 200
