@@ -352,6 +352,7 @@ def _deploy(call, name, tag, release, options):
         said["comment"] = "; ".join(part for part in (said.get("comment", ""), note) if part)
     if said["result"] and not options["test"]:
         package.forget(folder, minion.cachedir)
+        minion.forget_files(name, vhost)
     return said
 
 

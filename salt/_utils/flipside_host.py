@@ -6,6 +6,7 @@ everything. Each value ends in nginx's configuration or in agent.toml, so each h
 """
 
 import functools
+import ipaddress
 import json
 import re
 
@@ -45,6 +46,7 @@ DEFAULTS = {
         "access_log": "/var/log/nginx/access.log",
         "error_log": "/var/log/nginx/error.log",
         "temp": "",
+        "trusted": [],
     },
     "memcached": {"address": "127.0.0.1:11211", "service": True, "memory": 64},
     "logrotate": {"conf": "/etc/logrotate.d/flipside", "keep": 14, "maxsize": "50M", "package": True},
@@ -154,6 +156,11 @@ def _check(host, problems):
     for one in listen if isinstance(listen, list) and listen else [listen]:
         if isinstance(one, bool) or not LISTEN.fullmatch(str(one)):
             problems.append(f"host.nginx.listen: {str(one)[:80]!r} is neither a port nor address:port")
+    for one in host["nginx"]["trusted"] if isinstance(host["nginx"]["trusted"], list) else [None]:
+        try:
+            ipaddress.ip_network(one)
+        except ValueError:
+            problems.append(f"host.nginx.trusted: {str(one)[:80]!r} is no address or network of a proxy")
     if host["scheme"] not in ("http", "https"):
         problems.append("host.scheme: must be http or https")
 

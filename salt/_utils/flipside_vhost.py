@@ -20,6 +20,8 @@ NGINX = {
     "uwsgi_read_timeout": (re.compile(r"\d{1,5}s?"), None),
     "hsts": (re.compile(r"\d{1,10}"), None),
 }
+# Shows the maintenance page until it is taken away: for a product that starts with a known password.
+CLOSED = "closed"
 URL = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 ROOT = re.compile(r"/[A-Za-z0-9._@+/-]{1,400}")
 # A held switch lets requests wait while migrations run.
@@ -48,7 +50,11 @@ def values(spec, nginx, host):
         if value is not None and (isinstance(value, bool) or not pattern.fullmatch(str(value))):
             problems.append(f"options.nginx.{key}: {str(value)[:80]!r} is no such value")
         result[key] = None if value is None else str(value)
-    problems += [f"options.nginx.{str(key)[:80]}: is no such setting" for key in nginx if key not in NGINX]
+    known = (*NGINX, CLOSED)
+    problems += [f"options.nginx.{str(key)[:80]}: is no such setting" for key in nginx if key not in known]
+    result[CLOSED] = nginx.get(CLOSED, False)
+    if not isinstance(result[CLOSED], bool):
+        problems.append("options.nginx.closed: must be true or false")
     if result["uwsgi_read_timeout"]:
         result["read_timeout"] = int(result["uwsgi_read_timeout"].rstrip("s"))
     if result["static"] and result["media"] and result["static"]["url"] == result["media"]["url"]:
@@ -60,6 +66,7 @@ def values(spec, nginx, host):
         for place in (result["static"], result["media"])
     )
     # The record also stands for the app's user and folders, which the same SLS file makes.
+    result["files"] = spec["env"].get("FILES_DIR")
     content = json.dumps([FORMAT, spec.get("user"), host["web_group"], result], sort_keys=True)
     result["hash"] = hashlib.sha256(content.encode()).hexdigest()[:16]
     return result

@@ -17,12 +17,8 @@ def rendered(salt: Salt, tag: str, data: dict) -> dict:
 
 
 def test_a_request_becomes_one_event_with_its_id(salt: Salt) -> None:
-    sent = {"id": "web9", "cmd": "_minion_event", "data": {"id": "request-1"}, "_stamp": "2026-01-01"}
-        "id": "web9",
-        "cmd": "_minion_event",
-        "data": {"id": "request-1"},
-        "_stamp": "2026-01-01T00:00:00",
-    }
+    inner = {"id": "request-1"}
+    sent = {"id": "web9", "cmd": "_minion_event", "data": inner, "_stamp": "2026-01-01T00:00:00"}
     [[state]] = [list(rendered(salt, "flipside/do/reload/blog", sent).values())]
     [call] = state.items()
     assert call[0] == "local.event.fire"

@@ -100,6 +100,16 @@ def test_an_empty_value_stays_set(resolve: Callable) -> None:
     assert resolve({**options(), "env": env})[0]["env"] == {**env, "BARE": ""}
 
 
+def test_configuration_files_lie_in_a_folder_named_by_their_content(resolve: Callable) -> None:
+    env = {"A": "${FILES_DIR}/a", "B": "$${FILES_DIR} $$$${FILES_DIR}", "C": "${DATA_DIR}"}
+    spec, vhost = resolve({**options(), "env": env, "files": {"a": "text"}})
+    folder = spec["env"]["FILES_DIR"]
+    assert folder == vhost["files"] and "/apps/blog/files/" in folder
+    assert spec["env"] == {"FILES_DIR": folder, **env, "A": f"{folder}/a"}
+    assert resolve({**options(), "files": {"a": "other"}})[1]["hash"] != vhost["hash"]
+    assert "FILES_DIR" not in resolve({**options(), "env": env})[0]["env"]
+
+
 def test_long_names_get_users_of_their_own(own: Callable) -> None:
     names = ["a" * 30, "a" * 31, "b", "a" * 28]
     users = [own("flipside_spec").system_user(name) for name in names]
@@ -135,6 +145,9 @@ def test_long_names_get_users_of_their_own(own: Callable) -> None:
         ({**options(), "env": {"A B": "x"}}, "is no name of a variable"),
         ({**options(), "env": {"PORT": 587}}, 'env.PORT: YAML made int of it; quote it: PORT: "…"'),
         ({**options(), "memory": "lots"}, "memory: 'lots' is no amount"),
+        ({**options(), "files": {"../x": "a"}}, "files: '../x' is no plain name"),
+        ({**options(), "files": {"x": 5}}, "files.x: must be text"),
+        (options(nginx={"closed": "yes"}), "options.nginx.closed"),
         ({**options(), "runtime": "vm"}, "runtime: must be process or docker"),
     ],
 )
@@ -161,6 +174,7 @@ def test_the_hash_follows_what_the_vhost_says(resolve: Callable) -> None:
         ({"nginx": {"sites": "/x;\n"}}, "host.nginx.sites"),
         ({"nginx": {"listen": "80; root /"}}, "host.nginx.listen"),
         ({"apps_dir": "/srv/../etc"}, "host.apps_dir: may hold no .."),
+        ({"nginx": {"trusted": ["10.0.0.0/24", "x;"]}}, "host.nginx.trusted"),
         ({"port": "80"}, "host.port"),
         ({"users": "yes"}, "host.users"),
         ({"scheme": "ftp"}, "host.scheme"),
