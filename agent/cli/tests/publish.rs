@@ -151,7 +151,7 @@ fn secrets_in_the_apps_wheel_are_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         wheel(&dir.path().join("in"), "blog", &[("blog/wsgi.py", WSGI), (path, content)]);
         let output = publish(dir.path(), &["--name", "blog"]);
-        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
         let message = object(&output)["error"]["message"].as_str().unwrap().to_owned();
         assert!(message.contains(path), "{message}");
         assert!(!dir.path().join("store").exists());
@@ -162,7 +162,7 @@ fn secrets_in_the_apps_wheel_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     wheel(&dir.path().join("in"), "blog", &[("blog/wsgi.py", WSGI)]);
     wheel(&dir.path().join("in"), "lib", &[("lib/.env", b"K=1")]);
-    assert_eq!(publish(dir.path(), &["--name", "blog"]).status.code(), Some(1));
+    assert_eq!(publish(dir.path(), &["--name", "blog"]).status.code(), Some(3));
 }
 
 #[test]

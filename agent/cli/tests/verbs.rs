@@ -64,6 +64,26 @@ fn an_agent_that_dies_in_the_middle_is_no_success() {
 }
 
 #[test]
+fn an_interrupted_command_says_that_the_agent_goes_on() {
+    use nix::sys::signal::{Signal, kill};
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let child = flipside(&["--socket", &socket.display().to_string(), "restart", "blog"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    // Once its request is here it waits for the answer.
+    std::io::Read::read_exact(&mut stream, &mut [0; 64]).unwrap();
+    kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("the agent goes on; how it ends is in: flipside history blog"));
+}
+
+#[test]
 fn a_deploy_shows_its_steps_and_how_to_undo_it() {
     let dir = tempfile::tempdir().unwrap();
     let release = store(dir.path());

@@ -4,7 +4,9 @@
 //! begins. Dependencies come from an index where all can read them, and folders of tests carry keys made for
 //! tests; of those only what is never meant to be published is refused.
 
-use super::{package, wheel::Wheel};
+use flipside_api::{Code, Failure};
+
+use super::wheel::Wheel;
 use crate::failures::Result;
 
 /// A file that may be a secret, and what it looks like.
@@ -107,7 +109,8 @@ pub(crate) fn refuse(wheel: &Wheel, found: &[Finding]) -> Result<()> {
     } else {
         String::new()
     };
-    Err(package(format!("{} holds what must not be published: {}{more}", wheel.file, names.join(", "))).hint(
+    let message = format!("{} holds what must not be published: {}{more}", wheel.file, names.join(", "));
+    Err(Failure::new(Code::Gate, message).hint(
         "every host can read every package: leave it out of the wheel, or let it pass with --allow-file NAME",
     ))
 }
