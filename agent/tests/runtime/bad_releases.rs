@@ -9,22 +9,35 @@ use crate::{
 };
 
 async fn a_bad_release_harms_nobody(code: &str, said: &str) {
-    let Some(mut fixture) = Fixture::new() else { return };
-    fixture.spec.start_timeout = 4;
-    let (runtime, spec) = (&fixture.runtime, &fixture.spec);
-    let (good, bad) = (fixture.release("1.0"), fixture.release_of("2.0", code));
-    fixture.flip(&good, "red");
-    runtime.start(spec, &good).await.unwrap();
+    let Some(fixture) = started().await else { return };
     let load = Load::on(fixture.socket(), 10);
     load.more(20).await;
+    fails(&fixture, code, said).await;
+    load.more(20).await;
+    heals(&fixture).await;
+    load.lost_nothing().await;
+}
 
+async fn started() -> Option<Fixture> {
+    let mut fixture = Fixture::new()?;
+    fixture.spec.start_timeout = 4;
+    let good = fixture.release("1.0");
+    fixture.flip(&good, "red");
+    fixture.runtime.start(&fixture.spec, &good).await.unwrap();
+    Some(fixture)
+}
+
+async fn fails(fixture: &Fixture, code: &str, said: &str) {
+    let bad = fixture.release_of("2.0", code);
     fixture.flip(&bad, "blue");
-    let failure = runtime.reload(spec, &bad).await.unwrap_err();
+    let failure = fixture.runtime.reload(&fixture.spec, &bad).await.unwrap_err();
     assert_eq!(failure.code, Code::Switch);
     assert!(failure.log.iter().any(|line| line.contains(said)), "{failure:?}");
-    load.more(20).await;
+}
 
-    // As an unwinding deploy does.
+/// As an unwinding deploy does.
+async fn heals(fixture: &Fixture) {
+    let (runtime, spec, good) = (&fixture.runtime, &fixture.spec, fixture.release("1.0"));
     fixture.flip(&good, "green");
     runtime.reload(spec, &good).await.unwrap();
     let observed = runtime.observe(&spec.paths).await.unwrap();
@@ -33,7 +46,6 @@ async fn a_bad_release_harms_nobody(code: &str, said: &str) {
     for _ in 0..10 {
         assert!(ask(&fixture.socket()).await.ends_with("green"), "every worker has the newest environment");
     }
-    load.lost_nothing().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,6 +56,19 @@ async fn an_import_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exit() {
     a_bad_release_harms_nobody("print('leaving'); import os; os._exit(0)", "leaving").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_soon_after_the_start() {
+    let code = "import os, threading, time
+print('doomed')
+threading.Thread(target=lambda: (time.sleep(0.3), os._exit(5)), daemon=True).start()
+def application(environ, start_response):
+    time.sleep(600)";
+    let Some(fixture) = started().await else { return };
+    // Without a load: such a worker takes requests before it dies.
+    fails(&fixture, code, "doomed").await;
+    heals(&fixture).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -339,7 +339,7 @@ async fn active(paths: &AppPaths, state: &HolderState) -> Option<Instance> {
 
 fn not_serving(spec: &InstanceSpec, release: &ReleaseId, stuck: &Stuck, mark: &LogMark) -> Failure {
     let hint = match stuck {
-        Stuck::Crash => "The release cannot be loaded; see the log.",
+        Stuck::Crash | Stuck::Restless(_) => "The release cannot be loaded; see the log.",
         Stuck::Hang(..) => "It hangs while it is imported, or needs a larger start_timeout.",
         Stuck::Drain(..) => "A request in it does not end; a request_timeout ends such.",
         Stuck::Other(_) => "Was `current` changed by somebody else?",

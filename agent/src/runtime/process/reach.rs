@@ -31,6 +31,9 @@ const MOST_REFUSALS: u32 = 2;
 const NUDGE: Duration = Duration::from_secs(3);
 const MOST_NUDGES: usize = 5;
 
+/// An old worker is gone after this, by force at last.
+const MERCY: Duration = Duration::from_secs(MERCY_SECONDS + 10);
+
 /// How an instance should be: every worker new and serving the release.
 pub(super) struct Goal<'a> {
     /// The app's folder of sockets.
@@ -62,6 +65,9 @@ pub(super) enum Stuck {
     /// Workers serve something else.
     #[error("its workers serve {0} instead")]
     Other(String),
+    /// Workers come and go.
+    #[error("its workers come and go, and not within {0} s did all of them stay")]
+    Restless(u64),
     /// uWSGI cannot even be started.
     #[error("uWSGI cannot be started: {0}")]
     Refused(String),
@@ -76,7 +82,9 @@ pub(super) enum Stuck {
 /// What was seen so far.
 #[derive(Default)]
 struct Past {
-    /// New workers that have not served yet.
+    /// New workers.
+    fresh: HashSet<u32>,
+    /// Those of them that have not served yet.
     starting: HashSet<u32>,
     crashes: usize,
     nudges: usize,
@@ -87,6 +95,7 @@ impl Goal<'_> {
     /// Waits until it is reached. `chain`: by restarting worker after worker, else by a fresh instance.
     pub(super) async fn reach(&self, chain: Chain) -> Result<(), Stuck> {
         let mut past = Past::default();
+        let begun = Instant::now();
         let mut last: Option<(Vec<(u32, bool)>, Instant)> = None;
         loop {
             let instance = self.instance().await?;
@@ -117,6 +126,9 @@ impl Goal<'_> {
                 }
             };
             self.judge(&seen, since)?;
+            if begun.elapsed() > self.longest() {
+                return Err(Stuck::Restless(self.longest().as_secs()));
+            }
             let well = seen.len() == self.workers && seen.iter().all(Seen::is_up);
             if well && since >= NUDGE {
                 if past.nudges >= MOST_NUDGES || matches!(chain, Chain::Fresh) {
@@ -138,17 +150,21 @@ impl Goal<'_> {
     /// Whether what has not changed for so long can still be waited for.
     fn judge(&self, seen: &[Seen], since: Duration) -> Result<(), Stuck> {
         let starting = seen.iter().find(|seen| !seen.is_up() && !self.old.contains(&seen.pid()));
-        let mercy = Duration::from_secs(MERCY_SECONDS + 10);
         match starting {
             Some(seen) if since > self.start_timeout => {
                 Err(Stuck::Hang(seen.worker.id, self.start_timeout.as_secs()))
             }
-            None if since > mercy.max(self.start_timeout) => {
+            None if since > MERCY.max(self.start_timeout) => {
                 let old = seen.iter().find(|seen| self.old.contains(&seen.pid()));
-                Err(old.map_or(Stuck::Instance, |old| Stuck::Drain(old.pid(), mercy.as_secs())))
+                Err(old.map_or(Stuck::Instance, |old| Stuck::Drain(old.pid(), MERCY.as_secs())))
             }
             _ => Ok(()),
         }
+    }
+
+    /// However much happens, it has an end.
+    fn longest(&self) -> Duration {
+        (MERCY + self.start_timeout) * u32::try_from(self.workers).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     fn other(&self, seen: &[Seen]) -> Stuck {
@@ -185,9 +201,12 @@ pub(super) enum Chain {
 
 impl Past {
     fn count(&mut self, seen: &[Seen], old: &HashSet<u32>) {
+        // A second chain ends workers that served well.
+        let counted = if self.nudges == 0 { &self.fresh } else { &self.starting };
         let there: HashSet<u32> = seen.iter().map(Seen::pid).collect();
-        self.crashes += self.starting.iter().filter(|pid| !there.contains(pid)).count();
-        self.starting =
-            seen.iter().filter(|seen| !seen.is_up() && !old.contains(&seen.pid())).map(Seen::pid).collect();
+        self.crashes += counted.difference(&there).count();
+        let fresh = || seen.iter().filter(|seen| !old.contains(&seen.pid()));
+        self.starting = fresh().filter(|seen| !seen.is_up()).map(Seen::pid).collect();
+        self.fresh = fresh().map(Seen::pid).collect();
     }
 }
