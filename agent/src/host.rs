@@ -1,21 +1,32 @@
 //! What every command needs to know of its host: composed in `main`, passed in explicitly.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
-use flipside_api::{AppName, Code, Failure, RuntimeKind};
+use flipside_api::{AppName, AppSpec, Code, Failure, RuntimeKind};
 
-use crate::{app::paths::AppPaths, config::Config, db::Db, runtime::Runtime, secrets::Keyring};
+use crate::{
+    app::paths::AppPaths,
+    config::Config,
+    records::Records,
+    runtime::{Account, InstanceSpec, Runtime, assets::Assets},
+    secrets::Keyring,
+    sys::users,
+};
 
 /// The host and what there is on it.
 pub struct Host {
     /// The configuration.
     pub config: Config,
     /// What the agent remembers.
-    pub db: Db,
+    pub records: Arc<dyn Records>,
     /// The host's identity.
     pub keyring: Keyring,
     /// What can run apps.
     pub runtimes: Vec<Arc<dyn Runtime>>,
+    /// The Python files that come with the agent.
+    pub assets: Assets,
+    /// The agent's own program, for the children that work as an app's user.
+    pub program: PathBuf,
     /// When the agent started, in milliseconds.
     pub started: i64,
 }
@@ -36,6 +47,40 @@ impl Host {
             Failure::new(Code::Gate, format!("this host has no runtime {name}"))
                 .hint("say runtime: process in the app's pillar, or give the host that runtime")
         })
+    }
+
+    /// The user that an app's processes run as; `None` is our own, where we are nobody special.
+    ///
+    /// # Errors
+    /// When we are root and the app has no user of its own.
+    pub fn account(&self, spec: &AppSpec) -> Result<Option<Account>, Failure> {
+        if !users::am_root() {
+            return Ok(None);
+        }
+        let name = spec.user.as_deref().unwrap_or_default();
+        let account = users::account(name).map_err(|error| {
+            Failure::new(Code::Gate, format!("{} has no system user: {error}", spec.app))
+                .hint("apply the state flipside.app on this host: it makes the users and folders of its apps")
+        })?;
+        if account.uid == 0 {
+            return Err(Failure::new(Code::Spec, format!("{} may not run as root", spec.app)));
+        }
+        Ok(Some(account))
+    }
+
+    /// What an instance of the app should be.
+    pub fn instance(&self, spec: &AppSpec, account: Option<Account>) -> InstanceSpec {
+        InstanceSpec {
+            paths: self.paths(&spec.app),
+            account,
+            workers: spec.workers,
+            threads: spec.threads,
+            request_timeout: spec.request_timeout,
+            start_timeout: spec.start_timeout,
+            memory: spec.memory,
+            python: self.config.python.display().to_string(),
+            release_header: spec.release_header,
+        }
     }
 }
 

@@ -4,10 +4,13 @@
 pub mod app;
 pub mod config;
 pub mod db;
+pub mod deploy;
 pub mod host;
 pub mod inlets;
 pub mod progress;
+pub mod records;
 pub mod router;
 pub mod runtime;
 pub mod secrets;
+pub mod sqlite;
 pub mod sys;

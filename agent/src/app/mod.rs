@@ -5,4 +5,5 @@ pub mod env;
 pub mod health;
 pub mod paths;
 pub mod plan;
+pub mod platform;
 pub mod record;

@@ -50,6 +50,36 @@ impl AppPaths {
         self.home.join("env")
     }
 
+    /// The environment of a deploy on its way; the switch renames it to [`AppPaths::env_file`].
+    pub fn env_next(&self) -> PathBuf {
+        self.home.join("env.next")
+    }
+
+    /// The environment that the last switch replaced.
+    pub fn env_previous(&self) -> PathBuf {
+        self.home.join("env.previous")
+    }
+
+    /// Where a release is put together before it takes its name.
+    pub fn staging(&self, id: &ReleaseId) -> PathBuf {
+        self.releases().join(format!(".new-{id}"))
+    }
+
+    /// The folder of overlays, each named by its content.
+    pub fn overlays(&self) -> PathBuf {
+        self.home.join("overlays")
+    }
+
+    /// One overlay: modules that lie beside the app's own.
+    pub fn overlay(&self, digest: &str) -> PathBuf {
+        self.overlays().join(digest)
+    }
+
+    /// Copies of the databases from before deploys, each named by its deployment.
+    pub fn marks(&self) -> PathBuf {
+        self.home.join("marks")
+    }
+
     /// The app's own folder: databases and all that it writes. Hostile ground to the agent.
     pub fn data(&self) -> PathBuf {
         self.home.join("data")

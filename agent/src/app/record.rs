@@ -47,6 +47,8 @@ pub struct Unfinished {
     pub begin: Begin,
     /// Its journal.
     pub events: Vec<Event>,
+    /// What the step that failed said, if one did.
+    pub failure: Option<String>,
 }
 
 /// One entry of history.

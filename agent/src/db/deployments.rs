@@ -109,12 +109,12 @@ impl Db {
                      FROM deployments WHERE ended IS NULL ORDER BY seq",
                 )?;
                 let mut steps =
-                    db.prepare("SELECT event, step FROM steps WHERE deployment = ?1 ORDER BY seq")?;
+                    db.prepare("SELECT event, step, message FROM steps WHERE deployment = ?1 ORDER BY seq")?;
                 for row in all.query_map([], raw)? {
                     let row = row?;
                     let events = steps
-                        .query_map([&row.id], |row| Ok((row.get(0)?, row.get(1)?)))?
-                        .collect::<Result<Vec<(String, Option<String>)>, _>>()?;
+                        .query_map([&row.id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+                        .collect::<Result<Vec<(String, Option<String>, String)>, _>>()?;
                     found.push((row, events));
                 }
                 Ok(found)
@@ -122,16 +122,18 @@ impl Db {
             .await?;
         rows.into_iter()
             .map(|(row, events)| {
+                let failed = events.iter().find(|(word, _, _)| word == "failed");
+                let failure = failed.map(|(_, _, message)| message.clone());
                 let events = events
                     .into_iter()
-                    .map(|(word, step)| {
+                    .map(|(word, step, _)| {
                         let step = step.map(|step| step.parse()).transpose().ok().flatten();
                         Event::from_parts(&word, step).ok_or_else(|| {
                             DbError::Damaged(format!("the journal of {} says {word:?}", row.id))
                         })
                     })
                     .collect::<Result<_, _>>()?;
-                Ok(Unfinished { begin: row.begin()?, events })
+                Ok(Unfinished { begin: row.begin()?, events, failure })
             })
             .collect()
     }

@@ -6,6 +6,7 @@ mod apps;
 mod deployments;
 mod migrate;
 pub mod outbox;
+mod records;
 mod requests;
 
 use std::{

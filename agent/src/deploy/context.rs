@@ -1,0 +1,153 @@
+//! What the steps of one deployment work with.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use flipside_api::{AppSpec, Code, Failure, Hooks, Progress, ReleaseId};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    app::{
+        env::{self, Env},
+        paths::AppPaths,
+        plan::Kind,
+    },
+    host::{Host, fault},
+    progress::Channel,
+    runtime::{Account, InstanceSpec, Runtime},
+    sys::exec::{self, Ended, Program},
+};
+
+/// The most output of a program that is kept to show.
+const TAIL: usize = 256 << 10;
+
+/// What is on record of a deployment, so that a restarted agent can finish or undo it. No secrets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Work {
+    /// Its id.
+    pub(crate) id: String,
+    /// The verb that began it.
+    pub(crate) verb: String,
+    /// The spec that it brings, without environment.
+    pub(crate) spec: AppSpec,
+    /// The spec that was deployed before.
+    pub(crate) old: Option<AppSpec>,
+    /// The release that it brings.
+    pub(crate) release: ReleaseId,
+    /// The release that was current.
+    pub(crate) previous: Option<ReleaseId>,
+    /// How the release takes over.
+    pub(crate) kind: String,
+    /// The steps.
+    pub(crate) steps: Vec<String>,
+    /// The hooks.
+    pub(crate) hooks: Hooks,
+    /// Whether the app was up before.
+    pub(crate) was_up: bool,
+    /// The folder of the package.
+    pub(crate) package: PathBuf,
+}
+
+/// One deployment, for its steps.
+pub(crate) struct Context {
+    pub(crate) host: Arc<Host>,
+    pub(crate) work: Work,
+    pub(crate) paths: AppPaths,
+    pub(crate) account: Option<Account>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    /// The whole environment that the release will see; empty when a restarted agent goes on.
+    pub(crate) env: Env,
+    pub(crate) channel: Arc<Channel>,
+}
+
+impl Context {
+    /// The context of `work`.
+    ///
+    /// # Errors
+    /// When the host lacks the app's user or runtime.
+    pub(crate) fn new(host: Arc<Host>, work: Work, env: Env, channel: Arc<Channel>) -> Result<Self, Failure> {
+        let paths = host.paths(&work.spec.app);
+        let account = host.account(&work.spec)?;
+        let runtime = host.runtime(work.spec.runtime)?;
+        Ok(Self { host, work, paths, account, runtime, env, channel })
+    }
+
+    /// Whether requests are held while the databases change.
+    pub(crate) fn is_held(&self) -> bool {
+        self.work.kind == Kind::Held.name()
+    }
+
+    /// The instance that the new spec asks for.
+    pub(crate) fn instance(&self) -> InstanceSpec {
+        self.host.instance(&self.work.spec, self.account.clone())
+    }
+
+    /// The instance that ran before, as far as is known.
+    pub(crate) fn old_instance(&self) -> InstanceSpec {
+        let spec = self.work.old.as_ref().unwrap_or(&self.work.spec);
+        self.host.instance(spec, self.account.clone())
+    }
+
+    /// The venv of the new release.
+    pub(crate) fn venv(&self) -> PathBuf {
+        self.paths.release(&self.work.release).join("venv")
+    }
+
+    /// User and group id of the app, where it has its own.
+    pub(crate) fn owner(&self) -> Option<(u32, u32)> {
+        self.account.as_ref().map(|account| (account.uid, account.gid))
+    }
+
+    /// Root with the app's group: what the app may read and not write.
+    pub(crate) fn readable(&self) -> Option<(u32, u32)> {
+        self.account.as_ref().map(|account| (0, account.gid))
+    }
+
+    /// The environment that programs of the release see now: the next one until the switch.
+    pub(crate) fn current_env(&self) -> Result<Env, Failure> {
+        let next = self.paths.env_next();
+        let path = if next.exists() { next } else { self.paths.env_file() };
+        read_env(&path)
+    }
+
+    /// Runs a program of the release as the app's user; its lines are progress.
+    pub(crate) async fn run(
+        &self,
+        argv: Vec<String>,
+        env: BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> Result<Ended, Failure> {
+        let program = Program {
+            argv,
+            env,
+            cwd: self.paths.data(),
+            account: self.account.clone(),
+            stdin: None,
+            timeout,
+            tail: TAIL,
+        };
+        let channel = Arc::clone(&self.channel);
+        exec::run(program, &mut |line| channel.output("", line))
+            .await
+            .map_err(|error| fault("cannot run a program of the release", &error))
+    }
+
+    /// Tells those who listen.
+    pub(crate) fn say(&self, step: &str, event: &str, message: &str, ms: u64) {
+        self.channel.send(Progress { step: step.into(), event: event.into(), message: message.into(), ms });
+    }
+
+    /// The last lines of the app's log.
+    pub(crate) fn log_tail(&self, lines: usize) -> Vec<String> {
+        super::log::tail(self.paths.log(), lines)
+    }
+}
+
+/// The env file at `path`, understood.
+///
+/// # Errors
+/// When it is missing or damaged.
+pub(crate) fn read_env(path: &std::path::Path) -> Result<Env, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| fault(&format!("cannot read {}", path.display()), &error))?;
+    env::from_file(&text).map_err(|problem| Failure::new(Code::Host, format!("{}: {problem}", path.display())))
+}

@@ -1,0 +1,180 @@
+//! What is and what is wanted, looked at before a deploy begins: all that can be refused is refused here.
+
+use std::{path::PathBuf, sync::Arc};
+
+use flipside_api::{AppSpec, Code, Failure, Hooks, ReleaseId};
+
+use super::{
+    Ask, ONCE,
+    manifest::Manifest,
+    read_env,
+    steps::{is_installed, overlay_digest},
+};
+use crate::{
+    app::{
+        env::{self, Env},
+        paths::AppPaths,
+        plan::{Facts, Intent, Plan, Wanted, plan},
+        platform::{self, Offer},
+        record::App,
+    },
+    host::{Host, fault},
+    runtime::Observed,
+    secrets,
+};
+
+/// Under what name an app's secret key is kept.
+const SECRET_KEY: &str = "secret_key";
+
+/// What was seen.
+pub(super) struct Sight {
+    pub(super) release: ReleaseId,
+    pub(super) current: Option<ReleaseId>,
+    pub(super) old: Option<AppSpec>,
+    pub(super) was_up: bool,
+    pub(super) hooks: Hooks,
+    /// The whole environment that the release will see.
+    pub(super) env: Env,
+    pub(super) plan: Plan,
+}
+
+/// Looks.
+///
+/// # Errors
+/// With everything that is wrong with the spec, or with what the host lacks.
+pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> {
+    let paths = host.paths(&ask.spec.app);
+    let installed = is_installed(&paths, &ask.release);
+    let merged = merged(ask, &paths, installed)?;
+    let account = host.account(&ask.spec)?;
+    let runtime = host.runtime(ask.spec.runtime)?;
+    let env = environment(host, ask, &merged, &paths).await?;
+    let known = host.records.app(&ask.spec.app).await?;
+    let observed = observe(host, known.as_ref(), &paths).await?;
+    let current = current(&paths);
+    let serving = !observed.workers.is_empty()
+        && observed.workers.iter().all(|worker| worker.accepting && worker.release == current);
+    let facts = Facts {
+        current: current.clone(),
+        spec: known.as_ref().map(|app| app.spec.clone()),
+        same_env: read_env(&paths.env_file()).is_ok_and(|now| platform::same_but_for_release(&now, &env)),
+        listening: observed.listening,
+        serving,
+        options: observed.options,
+        installed,
+        once_done: host.records.kept(&ask.spec.app, ONCE).await?.is_some(),
+    };
+    let wanted = Wanted {
+        intent: ask.intent,
+        release: ask.release.clone(),
+        spec: ask.spec.clone(),
+        hooks: merged.hooks.clone(),
+        options: runtime.options(&host.instance(&ask.spec, account)),
+        cold: ask.cold,
+    };
+    let plan = plan(&facts, &wanted);
+    Ok(Sight {
+        release: ask.release.clone(),
+        current,
+        old: facts.spec,
+        was_up: facts.listening,
+        hooks: merged.hooks,
+        env,
+        plan,
+    })
+}
+
+/// The spec with what the release's manifest says, checked as a whole.
+fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failure> {
+    let folder: PathBuf = if installed { paths.release(&ask.release) } else { ask.package.clone() };
+    if ask.intent != Intent::Deploy && !installed {
+        return Err(Failure::new(Code::NotFound, format!("the release {} is not on this host", ask.release))
+            .hint(format!("deploy it: salt 'THIS-HOST' flipside.deploy {} release={}", ask.spec.app, ask.release)));
+    }
+    let (manifest, _) = Manifest::read(&folder, &ask.spec.app, &ask.release)?;
+    let mut spec = ask.spec.clone();
+    spec.hooks = spec.hooks.overridden_by(manifest.hooks);
+    spec.wsgi = spec.wsgi.or(manifest.wsgi);
+    spec.settings = spec.settings.or(manifest.settings);
+    spec.env = ask.pillar.clone();
+    spec.check().map_err(|problems| {
+        let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        Failure::new(Code::Spec, all.join("; ")).hint("mend the app's pillar (or the package's hooks)")
+    })?;
+    if spec.wsgi.is_none() {
+        return Err(Failure::new(Code::Spec, "options.wsgi: neither the pillar nor the package names an entry")
+            .hint("say options.wsgi: package.wsgi:application"));
+    }
+    Ok(spec)
+}
+
+async fn environment(host: &Host, ask: &Ask, merged: &AppSpec, paths: &AppPaths) -> Result<Env, Failure> {
+    let wrong = |text: String| Failure::new(Code::Spec, text).hint("mend the app's env in pillar");
+    let pillar = host.keyring.reveal(&ask.pillar).map_err(|error| wrong(error.to_string()))?;
+    let secret = if pillar.contains_key("SECRET_KEY") { String::new() } else { secret_key(host, ask).await? };
+    let overlay = overlay_digest(&ask.spec.overlay).map(|digest| paths.overlay(&digest).display().to_string());
+    let offer = Offer {
+        spec: merged,
+        release: &ask.release,
+        paths,
+        memcached: &host.config.memcached,
+        secret_key: &secret,
+        wsgi: merged.wsgi.as_deref().unwrap_or_default(),
+        settings: merged.settings.as_deref(),
+        overlay: overlay.as_deref(),
+    };
+    let platform = platform::variables(&offer, &pillar);
+    let mut all = env::render(&pillar, &platform).map_err(|problems| {
+        wrong(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    })?;
+    platform::insist(&mut all, &platform);
+    Ok(all)
+}
+
+/// The key that is made once for an app that brings none. A plan makes none for good.
+async fn secret_key(host: &Host, ask: &Ask) -> Result<String, Failure> {
+    let app = &ask.spec.app;
+    let sealed = match host.records.kept(app, SECRET_KEY).await? {
+        Some(sealed) => sealed,
+        None => {
+            let made = secrets::random_key();
+            if ask.test {
+                return Ok(made.to_string());
+            }
+            let sealed = host.keyring.seal(made.as_bytes()).map_err(|error| fault("cannot seal", &error))?;
+            host.records.keep(app, SECRET_KEY, sealed).await?
+        }
+    };
+    let open = host.keyring.open_sealed(&sealed).map_err(|error| fault("cannot open the secret key", &error))?;
+    Ok(String::from_utf8_lossy(&open).into_owned())
+}
+
+/// What runs now, by the runtime that the app has now.
+async fn observe(host: &Host, known: Option<&App>, paths: &AppPaths) -> Result<Observed, Failure> {
+    match known {
+        Some(app) => host.runtime(app.spec.runtime)?.observe(paths).await,
+        None => Ok(Observed::default()),
+    }
+}
+
+/// The release that `current` points at.
+pub(super) fn current(paths: &AppPaths) -> Option<ReleaseId> {
+    let target = std::fs::read_link(paths.current()).ok()?;
+    target.file_name()?.to_str()?.parse().ok()
+}
+
+/// The pillar's environment, sealed for the record.
+pub(super) fn seal(host: &Host, pillar: &Env) -> Result<Vec<u8>, Failure> {
+    let json = zeroize::Zeroizing::new(to_json(pillar)?);
+    host.keyring.seal(json.as_bytes()).map_err(|error| fault("cannot seal the environment", &error))
+}
+
+/// What [`seal`] sealed.
+pub(crate) fn unseal(host: &Host, sealed: &[u8]) -> Result<Env, Failure> {
+    let open = host.keyring.open_sealed(sealed).map_err(|error| fault("cannot open the environment", &error))?;
+    serde_json::from_slice(&open).map_err(|error| fault("the stored environment is damaged", &error))
+}
+
+pub(super) fn to_json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string(value).map_err(|error| fault("cannot write the record", &error))
+}

@@ -1,0 +1,28 @@
+//! Changes the databases. Where requests were held meanwhile, nobody has written since the mark, so a failure puts
+//! the databases back; otherwise what was migrated stays, and the old code goes on with it.
+
+use flipside_api::Failure;
+
+use super::{
+    super::{
+        context::Context,
+        fault::{Moment, point},
+        hooks,
+    },
+    mark,
+};
+use crate::app::deployment::Step;
+
+pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    let said = hooks::run(ctx, "migrate", ctx.work.hooks.migrate.as_ref()).await?;
+    point(Step::Migrate, Moment::During).await?;
+    Ok(said)
+}
+
+pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
+    let marked = ctx.paths.marks().join(&ctx.work.id).is_dir();
+    if ctx.is_held() && marked {
+        mark::sqlite(ctx, "unmark").await?;
+    }
+    Ok(())
+}

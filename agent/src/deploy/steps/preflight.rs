@@ -1,0 +1,29 @@
+//! Imports the release in a process of its own and asks it once, before anybody else can; then the `check` hooks.
+
+use std::time::Duration;
+
+use flipside_api::Failure;
+
+use super::super::{
+    context::Context,
+    fault::{Moment, point},
+    hooks,
+};
+use crate::{
+    app::{deployment::Step, health},
+    runtime::assets::Verdict,
+};
+
+pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    let spec = &ctx.work.spec;
+    let timeout = Duration::from_secs(u64::from(spec.start_timeout));
+    let https = spec.public_url.starts_with("https://");
+    let host = health::host(&spec.domains);
+    let argv = ctx.host.assets.preflight_argv(&ctx.venv(), &spec.health.path, &host, https);
+    let ended = ctx.run(argv, ctx.current_env()?, timeout).await?;
+    let verdict = Verdict::of(&ended, timeout)?;
+    point(Step::Preflight, Moment::During).await?;
+    let checks = hooks::run(ctx, "check", ctx.work.hooks.check.as_ref()).await?;
+    let answered = verdict.status.map_or_else(|| "imported".to_owned(), |status| format!("answered {status}"));
+    Ok(if checks.is_empty() { answered } else { format!("{answered}; {checks}") })
+}

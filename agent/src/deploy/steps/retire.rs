@@ -1,0 +1,92 @@
+//! Removes what is no longer needed: releases beyond those kept, marks, overlays, what failed attempts left.
+//!
+//! Nothing depends on it: what cannot be removed is said and tried again at the next deploy.
+
+use std::{collections::HashSet, fs, path::Path, time::SystemTime};
+
+use flipside_api::{Code, Failure, ReleaseId};
+
+use super::super::{
+    context::{Context, read_env},
+    fault::{Moment, point},
+};
+use crate::{app::deployment::Step, sys::beneath};
+
+/// How many marks an app keeps.
+const MARKS: usize = 2;
+
+pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    point(Step::Retire, Moment::During).await?;
+    let keep = usize::try_from(ctx.host.config.keep_releases).unwrap_or(usize::MAX);
+    let needed: HashSet<String> = std::iter::once(&ctx.work.release)
+        .chain(&ctx.work.previous)
+        .map(ToString::to_string)
+        .collect();
+    let overlays: HashSet<String> = [ctx.paths.env_file(), ctx.paths.env_previous()]
+        .iter()
+        .filter_map(|path| read_env(path).ok()?.remove("FLIPSIDE_OVERLAY"))
+        .filter_map(|overlay| Path::new(&overlay).file_name().map(|name| name.to_string_lossy().into_owned()))
+        .collect();
+    let (releases, marks, overlay_folder) = (ctx.paths.releases(), ctx.paths.marks(), ctx.paths.overlays());
+    let removed = tokio::task::spawn_blocking(move || {
+        let is_release = |name: &str| name.parse::<ReleaseId>().is_ok();
+        let mut removed = clear(&releases, keep, &needed, is_release)?;
+        clear(&releases, 0, &HashSet::new(), |name| name.starts_with(".new-"))?;
+        clear(&marks, MARKS, &HashSet::new(), |_| true)?;
+        clear(&overlay_folder, 0, &overlays, |_| true)?;
+        removed.sort();
+        Ok::<_, Failure>(removed)
+    })
+    .await
+    .map_err(|_| Failure::new(Code::Interrupted, "the agent is ending"))??;
+    Ok(if removed.is_empty() { String::new() } else { format!("removed {}", removed.join(", ")) })
+}
+
+/// Removes entries of `folder`, but for the newest `keep` and those needed.
+fn clear(
+    folder: &Path,
+    keep: usize,
+    needed: &HashSet<String>,
+    ours: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Failure> {
+    let mut found: Vec<(SystemTime, String)> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let changed = entry.metadata().and_then(|about| about.modified()).ok()?;
+            ours(&name).then_some((changed, name))
+        })
+        .collect();
+    found.sort();
+    found.reverse();
+    let mut removed = Vec::new();
+    for (_, name) in found.into_iter().skip(keep).filter(|(_, name)| !needed.contains(name)) {
+        beneath::remove_tree(&folder.join(&name))
+            .map_err(|error| crate::host::fault("cannot remove what is no longer needed", &error))?;
+        removed.push(name);
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_and_the_needed_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        for (age, name) in [(50, "old"), (40, "needed"), (30, "b"), (20, "c"), (10, "other")] {
+            let path = folder.path().join(name);
+            fs::create_dir(&path).unwrap();
+            let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1000 - age);
+            fs::File::open(&path).unwrap().set_modified(time).unwrap();
+        }
+        let needed = HashSet::from(["needed".to_owned()]);
+        let removed = clear(folder.path(), 1, &needed, |name| name != "other").unwrap();
+        assert_eq!(removed, ["b", "old"]);
+        assert!(["needed", "c", "other"].iter().all(|name| folder.path().join(name).exists()));
+        assert!(clear(&folder.path().join("none"), 0, &needed, |_| true).unwrap().is_empty());
+    }
+}
