@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use flipside_agent::{
     config::Config,
     runtime::{Runtime, assets::Assets, process::ProcessRuntime, uwsgi::install::Installer},
-    sys,
+    sqlite, sys,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -62,16 +62,32 @@ pub(crate) fn pid_file(path: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// What can run apps on this host.
-pub(crate) fn runtimes(config: &Config, assets: &Assets) -> anyhow::Result<Vec<Arc<dyn Runtime>>> {
+pub(crate) fn runtimes(
+    config: &Config,
+    program: &Path,
+    assets: &Assets,
+) -> anyhow::Result<Vec<Arc<dyn Runtime>>> {
+    let installer = Installer {
+        folder: config.state_dir.join("uwsgi"),
+        uv: config.uv.clone(),
+        requirement: config.uwsgi.clone(),
+    };
     let process = ProcessRuntime {
-        agent: std::env::current_exe().context("cannot tell which program this is")?,
-        installer: Installer {
-            folder: config.state_dir.join("uwsgi"),
-            uv: config.uv.clone(),
-            requirement: config.uwsgi.clone(),
-        },
+        agent: program.to_owned(),
+        installer,
         assets: assets.clone(),
         web_group: config.web_group.clone(),
     };
     Ok(vec![Arc::new(process)])
+}
+
+/// The work of the child `sqlite`: its last line says what it did.
+#[expect(clippy::print_stdout, reason = "the agent reads it")]
+pub(crate) fn sqlite(way: crate::Way, data: &Path, mark: &Path, patterns: &[String]) -> anyhow::Result<()> {
+    let (count, bytes) = match way {
+        crate::Way::Mark => sqlite::mark(data, mark, patterns)?,
+        crate::Way::Unmark => sqlite::unmark(data, mark, patterns)?,
+    };
+    println!("{count} databases, {bytes} bytes");
+    Ok(())
 }

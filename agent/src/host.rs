@@ -7,6 +7,7 @@ use flipside_api::{AppName, AppSpec, Code, Failure, RuntimeKind};
 use crate::{
     app::paths::AppPaths,
     config::Config,
+    db::Db,
     records::Records,
     runtime::{Account, InstanceSpec, Runtime, assets::Assets},
     secrets::Keyring,
@@ -19,6 +20,8 @@ pub struct Host {
     pub config: Config,
     /// What the agent remembers.
     pub records: Arc<dyn Records>,
+    /// The same as a file: the event inlet keeps its outbox there.
+    pub db: Db,
     /// The host's identity.
     pub keyring: Keyring,
     /// What can run apps.

@@ -2,6 +2,7 @@
 //! only place that names concrete adapters.
 
 pub mod app;
+pub mod backup;
 pub mod config;
 pub mod db;
 pub mod deploy;

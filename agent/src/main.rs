@@ -7,6 +7,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use flipside_agent::{
+    backup::NoBackups,
     config::Config,
     db::Db,
     host::Host,
@@ -46,6 +47,27 @@ enum Child {
     /// Holds the listener of an app and runs what serves it.
     #[command(hide = true)]
     Hold(HoldArgs),
+    /// Copies an app's databases, as the app's user.
+    #[command(hide = true)]
+    Sqlite {
+        /// Which way: into the mark or back.
+        way: Way,
+        /// The app's data folder.
+        #[arg(long)]
+        data: PathBuf,
+        /// The folder of the copies.
+        #[arg(long)]
+        mark: PathBuf,
+        /// Names or globs of databases in the data folder.
+        patterns: Vec<String>,
+    },
+}
+
+/// Which way databases are copied.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Way {
+    Mark,
+    Unmark,
 }
 
 fn main() -> ExitCode {
@@ -54,6 +76,7 @@ fn main() -> ExitCode {
     let ended = match &args.child {
         None => daemon(&args),
         Some(Child::Hold(hold)) => holder::main(hold).map_err(anyhow::Error::new),
+        Some(Child::Sqlite { way, data, mark, patterns }) => boot::sqlite(*way, data, mark, patterns),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -84,9 +107,12 @@ async fn serve(args: &Args, config: Config, keyring: Keyring, db: Db) -> anyhow:
     let stop = CancellationToken::new();
     let inlet = Inlet::bind(&config.socket, config.socket_group.as_deref())?;
     let assets = Assets::write(&config.state_dir)?;
-    let runtimes = boot::runtimes(&config, &assets)?;
-    let host = Arc::new(Host { config, db, keyring, runtimes, started: clock::now_ms() });
-    let router = Router::new(Arc::clone(&host), stop.clone());
+    let program = std::env::current_exe().context("cannot find the agent's own program")?;
+    let runtimes = boot::runtimes(&config, &program, &assets)?;
+    let (records, started) = (Arc::new(db.clone()), clock::now_ms());
+    let host = Arc::new(Host { config, records, db, keyring, runtimes, assets, program, started });
+    let router = Router::new(Arc::clone(&host), Arc::new(NoBackups), stop.clone());
+    router.resume().await.map_err(|failure| anyhow::anyhow!(failure.message))?;
     let api = inlet.serve(Arc::clone(&router), stop.clone());
     boot::pid_file(args.pid_file.as_deref())?;
     tracing::info!(id = host.config.id, socket = %host.config.socket.display(), "AgentStarted");

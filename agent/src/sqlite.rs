@@ -109,7 +109,11 @@ fn find(root: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, CopyError> {
                 let absolute = root.join(folder);
                 let entries = match fs::read_dir(&absolute) {
                     Ok(entries) => entries,
-                    Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+                    Err(error)
+                        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                    {
+                        continue;
+                    }
                     Err(source) => return Err(CopyError::Io { what: "list", path: absolute, source }),
                 };
                 for entry in entries.flatten() {
@@ -139,7 +143,8 @@ fn is_database(path: &Path) -> bool {
     }
     let mut head = [0; 16];
     // Read before SQLite opens it and closed at once: no lock of ours is held yet that closing could drop.
-    fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok()) && &head == b"SQLite format 3\0"
+    fs::File::open(path).is_ok_and(|mut file| file.read_exact(&mut head).is_ok())
+        && &head == b"SQLite format 3\0"
 }
 
 /// Whether `name` is matched by `pattern`: `*` is any text, `?` any byte; a leading dot is matched by a dot only.
@@ -181,7 +186,8 @@ mod tests {
 
     fn database(path: &Path, rows: u32) -> Connection {
         let db = Connection::open(path).unwrap();
-        db.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (x); DELETE FROM t;").unwrap();
+        db.execute_batch("PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (x); DELETE FROM t;")
+            .unwrap();
         for _ in 0..rows {
             db.execute("INSERT INTO t VALUES (1)", []).unwrap();
         }

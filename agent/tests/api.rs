@@ -1,12 +1,13 @@
 //! The local API over a real socket.
 
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its own part of it")]
+mod common;
 
 use std::sync::Arc;
 
-use flipside_agent::{
-    config::Config, db::Db, host::Host, inlets::api::Inlet, router::Router, secrets::Keyring,
-};
+use flipside_agent::inlets::api::Inlet;
 use flipside_api::{Code, Command, Outcome, Reply, Request, State, Who, codec};
 use tokio::{io::AsyncWriteExt, net::UnixStream, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -20,20 +21,10 @@ struct Agent {
 impl Agent {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().display();
-        let text = format!(
-            "id = \"web1\"\napps_dir = \"{path}/apps\"\nstate_dir = \"{path}\"\nrun_dir = \"{path}/run\"\n\
-             log_dir = \"{path}/log\"\nsocket = \"{path}/sock\""
-        );
-        let config = Config::parse(&text, folder.path()).unwrap();
-        let inlet = Inlet::bind(&config.socket, None).unwrap();
-        let db = Db::open(&folder.path().join("agent.db")).unwrap();
-        let keyring = Keyring::open(&folder.path().join("identity")).unwrap();
-        let host = Arc::new(Host { config, db, keyring, runtimes: Vec::new(), started: 0 });
-        let stop = CancellationToken::new();
-        let router = Router::new(host, stop.clone());
+        let agent = common::Agent::start(folder.path(), Arc::default(), "http://127.0.0.1:9");
+        let inlet = Inlet::bind(&agent.host.config.socket, None).unwrap();
         let mut tasks = JoinSet::new();
-        tasks.spawn(inlet.serve(router, stop));
+        tasks.spawn(inlet.serve(agent.router, CancellationToken::new()));
         Self { folder, _tasks: tasks }
     }
 

@@ -37,7 +37,8 @@ pub fn variables(offer: &Offer<'_>, pillar: &Env) -> Env {
     let location = |of: &Option<flipside_api::Location>, default: &str| {
         of.as_ref().map_or_else(|| default.to_owned(), |location| location.url.clone())
     };
-    let settings = pillar.get("DJANGO_SETTINGS_MODULE").map(String::as_str).or(offer.settings).unwrap_or_default();
+    let settings =
+        pillar.get("DJANGO_SETTINGS_MODULE").map(String::as_str).or(offer.settings).unwrap_or_default();
     let outer = spec.overlay_settings.as_deref().unwrap_or(settings);
     let overlay = offer.overlay.unwrap_or_default();
     let bin = paths.release(release).join("venv/bin");

@@ -149,5 +149,6 @@ impl Context {
 pub(crate) fn read_env(path: &std::path::Path) -> Result<Env, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| fault(&format!("cannot read {}", path.display()), &error))?;
-    env::from_file(&text).map_err(|problem| Failure::new(Code::Host, format!("{}: {problem}", path.display())))
+    env::from_file(&text)
+        .map_err(|problem| Failure::new(Code::Host, format!("{}: {problem}", path.display())))
 }

@@ -29,7 +29,8 @@ async fn one(ctx: &Context, list: &str, hook: &Hook) -> Result<(), Failure> {
         Failure::new(Code::Hook, format!("the {list} hook `{command}` {how}"))
             .hint("mend the release or the hook (options.hooks), and deploy again")
     };
-    let ended = ctx.run(hook.command.clone(), env, timeout).await.map_err(|failure| failed(failure.message))?;
+    let ended =
+        ctx.run(hook.command.clone(), env, timeout).await.map_err(|failure| failed(failure.message))?;
     if ended.ok() {
         return Ok(());
     }

@@ -32,7 +32,11 @@ impl Journal {
     /// # Errors
     /// When it cannot be written down; then it does not count.
     pub(super) async fn note(&mut self, event: Event, message: &str) -> Result<(), Failure> {
-        let next = self.state.clone().next(event).map_err(|error| crate::host::fault("the deploy lost its way", &error))?;
+        let next = self
+            .state
+            .clone()
+            .next(event)
+            .map_err(|error| crate::host::fault("the deploy lost its way", &error))?;
         self.records.record(&self.id, event, clock::now_ms(), message.to_owned()).await?;
         self.state = next;
         Ok(())

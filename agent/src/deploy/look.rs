@@ -89,7 +89,10 @@ fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failu
     let folder: PathBuf = if installed { paths.release(&ask.release) } else { ask.package.clone() };
     if ask.intent != Intent::Deploy && !installed {
         return Err(Failure::new(Code::NotFound, format!("the release {} is not on this host", ask.release))
-            .hint(format!("deploy it: salt 'THIS-HOST' flipside.deploy {} release={}", ask.spec.app, ask.release)));
+            .hint(format!(
+                "deploy it: salt 'THIS-HOST' flipside.deploy {} release={}",
+                ask.spec.app, ask.release
+            )));
     }
     let (manifest, _) = Manifest::read(&folder, &ask.spec.app, &ask.release)?;
     let mut spec = ask.spec.clone();
@@ -102,8 +105,11 @@ fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failu
         Failure::new(Code::Spec, all.join("; ")).hint("mend the app's pillar (or the package's hooks)")
     })?;
     if spec.wsgi.is_none() {
-        return Err(Failure::new(Code::Spec, "options.wsgi: neither the pillar nor the package names an entry")
-            .hint("say options.wsgi: package.wsgi:application"));
+        return Err(Failure::new(
+            Code::Spec,
+            "options.wsgi: neither the pillar nor the package names an entry",
+        )
+        .hint("say options.wsgi: package.wsgi:application"));
     }
     Ok(spec)
 }
@@ -111,8 +117,10 @@ fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failu
 async fn environment(host: &Host, ask: &Ask, merged: &AppSpec, paths: &AppPaths) -> Result<Env, Failure> {
     let wrong = |text: String| Failure::new(Code::Spec, text).hint("mend the app's env in pillar");
     let pillar = host.keyring.reveal(&ask.pillar).map_err(|error| wrong(error.to_string()))?;
-    let secret = if pillar.contains_key("SECRET_KEY") { String::new() } else { secret_key(host, ask).await? };
-    let overlay = overlay_digest(&ask.spec.overlay).map(|digest| paths.overlay(&digest).display().to_string());
+    let secret =
+        if pillar.contains_key("SECRET_KEY") { String::new() } else { secret_key(host, ask).await? };
+    let overlay =
+        overlay_digest(&ask.spec.overlay).map(|digest| paths.overlay(&digest).display().to_string());
     let offer = Offer {
         spec: merged,
         release: &ask.release,
@@ -124,9 +132,8 @@ async fn environment(host: &Host, ask: &Ask, merged: &AppSpec, paths: &AppPaths)
         overlay: overlay.as_deref(),
     };
     let platform = platform::variables(&offer, &pillar);
-    let mut all = env::render(&pillar, &platform).map_err(|problems| {
-        wrong(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
-    })?;
+    let mut all = env::render(&pillar, &platform)
+        .map_err(|problems| wrong(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     platform::insist(&mut all, &platform);
     Ok(all)
 }
@@ -145,7 +152,8 @@ async fn secret_key(host: &Host, ask: &Ask) -> Result<String, Failure> {
             host.records.keep(app, SECRET_KEY, sealed).await?
         }
     };
-    let open = host.keyring.open_sealed(&sealed).map_err(|error| fault("cannot open the secret key", &error))?;
+    let open =
+        host.keyring.open_sealed(&sealed).map_err(|error| fault("cannot open the secret key", &error))?;
     Ok(String::from_utf8_lossy(&open).into_owned())
 }
 
@@ -171,7 +179,8 @@ pub(super) fn seal(host: &Host, pillar: &Env) -> Result<Vec<u8>, Failure> {
 
 /// What [`seal`] sealed.
 pub(crate) fn unseal(host: &Host, sealed: &[u8]) -> Result<Env, Failure> {
-    let open = host.keyring.open_sealed(sealed).map_err(|error| fault("cannot open the environment", &error))?;
+    let open =
+        host.keyring.open_sealed(sealed).map_err(|error| fault("cannot open the environment", &error))?;
     serde_json::from_slice(&open).map_err(|error| fault("the stored environment is damaged", &error))
 }
 

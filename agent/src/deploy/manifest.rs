@@ -43,11 +43,16 @@ impl Manifest {
     ///
     /// # Errors
     /// When there is none, or it is not that of `release` of `app`.
-    pub(crate) fn read(folder: &Path, app: &AppName, release: &ReleaseId) -> Result<(Self, Vec<u8>), Failure> {
+    pub(crate) fn read(
+        folder: &Path,
+        app: &AppName,
+        release: &ReleaseId,
+    ) -> Result<(Self, Vec<u8>), Failure> {
         use std::io::Read;
         let wrong = |problem: String| Failure::new(Code::Package, format!("{release}: {problem}"));
-        let file = beneath::open_read(folder, Path::new("manifest.json"))
-            .map_err(|error| wrong(crate::host::chain(&error)).hint("publish the release again, or fetch it again"))?;
+        let file = beneath::open_read(folder, Path::new("manifest.json")).map_err(|error| {
+            wrong(crate::host::chain(&error)).hint("publish the release again, or fetch it again")
+        })?;
         let mut bytes = Vec::new();
         file.take(LARGEST + 1)
             .read_to_end(&mut bytes)
@@ -63,8 +68,8 @@ impl Manifest {
             Failure::new(Code::Package, format!("{release}: {problem}"))
                 .hint("the package on this host is not what was published: publish it again")
         };
-        let manifest: Self =
-            serde_json::from_slice(bytes).map_err(|error| wrong(format!("its manifest is not understood: {error}")))?;
+        let manifest: Self = serde_json::from_slice(bytes)
+            .map_err(|error| wrong(format!("its manifest is not understood: {error}")))?;
         if manifest.v != 1 {
             return Err(wrong(format!("its manifest is of version {}, this agent knows 1", manifest.v)));
         }
@@ -98,7 +103,11 @@ impl Wheel {
     fn check(&self) -> Result<(), String> {
         let shown: String = self.name.chars().take(80).collect();
         let plain = self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+!-".contains(&b));
-        if !plain || self.name.len() > 250 || self.name.starts_with(['.', '-']) || !self.name.ends_with(".whl") {
+        if !plain
+            || self.name.len() > 250
+            || self.name.starts_with(['.', '-'])
+            || !self.name.ends_with(".whl")
+        {
             return Err(format!("{shown:?} is no name of a wheel"));
         }
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);

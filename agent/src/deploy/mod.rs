@@ -36,7 +36,9 @@ use journal::Journal;
 use look::Sight;
 
 pub(crate) use context::read_env;
+pub(crate) use look::unseal;
 pub use recover::recover;
+pub(crate) use steps::installed;
 
 /// Under what name it is remembered that the hooks of the first deploy were run.
 const ONCE: &str = "once";
@@ -82,12 +84,7 @@ pub async fn deploy(host: &Arc<Host>, ask: Ask, channel: &Arc<Channel>) -> Resul
     begin(host, ask, sight, channel).await
 }
 
-async fn begin(
-    host: &Arc<Host>,
-    ask: Ask,
-    sight: Sight,
-    channel: &Arc<Channel>,
-) -> Result<Outcome, Failure> {
+async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>) -> Result<Outcome, Failure> {
     let at = clock::now_ms();
     let id = new_id(at);
     let steps = sight.plan.steps.clone();
@@ -125,7 +122,8 @@ async fn begin(
 fn planned(sight: &Sight) -> Outcome {
     let Plan { kind, reasons, steps } = &sight.plan;
     let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
-    let report = |step: &&str| StepReport { name: (*step).to_owned(), ok: true, ms: 0, message: String::new() };
+    let report =
+        |step: &&str| StepReport { name: (*step).to_owned(), ok: true, ms: 0, message: String::new() };
     let state = if *kind == Kind::Unchanged { State::Unchanged } else { State::Planned };
     Outcome {
         release: Some(sight.release.clone()),
@@ -138,6 +136,7 @@ fn planned(sight: &Sight) -> Outcome {
 
 /// An id that sorts by time and says it.
 pub(crate) fn new_id(at: i64) -> String {
-    let time: String = clock::rfc3339(at).chars().filter(|c| c.is_ascii_digit() || *c == 'T').take(15).collect();
+    let time: String =
+        clock::rfc3339(at).chars().filter(|c| c.is_ascii_digit() || *c == 'T').take(15).collect();
     format!("{time}-{:06x}", rand::random::<u32>() >> 8)
 }

@@ -50,7 +50,10 @@ async fn resume(host: &Arc<Host>, left: Unfinished, channel: &Arc<Channel>) -> R
         .map_err(|error: crate::app::deployment::UnknownStep| fault("its record is damaged", &error))?;
     let state =
         Deployment::replay(steps, &left.events).map_err(|error| fault("its record is damaged", &error))?;
-    let at = state.begun().last().map_or_else(|| "before its first step".to_owned(), |step| format!("in the step {step}"));
+    let at = state
+        .begun()
+        .last()
+        .map_or_else(|| "before its first step".to_owned(), |step| format!("in the step {step}"));
     let mut failure = left.failure.map(|message| Failure::new(Code::Interrupted, message));
     let ctx = Context::new(Arc::clone(host), work, Env::new(), Arc::clone(channel))?;
     let goes_on = state.is_past_return() || !matches!(state.todo(), Next::Do(_));

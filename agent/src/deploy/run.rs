@@ -29,7 +29,12 @@ struct Report {
 }
 
 /// Goes on until the deployment has ended one way or the other, and records how.
-pub(super) async fn run(ctx: &Context, mut journal: Journal, env: Vec<u8>, failure: Option<Failure>) -> Outcome {
+pub(super) async fn run(
+    ctx: &Context,
+    mut journal: Journal,
+    env: Vec<u8>,
+    failure: Option<Failure>,
+) -> Outcome {
     let begun = Instant::now();
     let mut report = Report { failure, ..Report::default() };
     let end = loop {
@@ -119,7 +124,10 @@ async fn back(ctx: &Context, journal: &mut Journal, step: Step, report: &mut Rep
 }
 
 fn own_fault(step: Step) -> Failure {
-    Failure::new(Code::Host, format!("the agent hit a fault of its own in the step {step}; its log says where"))
+    Failure::new(
+        Code::Host,
+        format!("the agent hit a fault of its own in the step {step}; its log says where"),
+    )
 }
 
 fn outcome(ctx: &Context, end: Next, report: Report) -> Outcome {
@@ -130,7 +138,10 @@ fn outcome(ctx: &Context, end: Next, report: Report) -> Outcome {
     let base = match end {
         Next::Deployed => {
             let what = if work.verb == "env" { "the environment of" } else { "" };
-            Outcome::good(State::Deployed, format!("{what} {} is current ({})", work.release, work.kind).trim())
+            Outcome::good(
+                State::Deployed,
+                format!("{what} {} is current ({})", work.release, work.kind).trim(),
+            )
         }
         Next::Broken => {
             let mut failure = failure;

@@ -27,13 +27,13 @@ struct Lock {
 
 /// The locks of all apps.
 #[derive(Debug, Default)]
-pub struct Locks {
+pub(super) struct Locks {
     apps: Mutex<HashMap<AppName, Lock>>,
 }
 
 /// The app is this command's until this is dropped.
 #[derive(Debug)]
-pub struct Held {
+pub(super) struct Held {
     holder: Arc<Mutex<Option<Holder>>>,
     _guard: OwnedMutexGuard<()>,
 }
@@ -49,7 +49,7 @@ impl Locks {
     ///
     /// # Errors
     /// With who holds it, and since when.
-    pub async fn take(
+    pub(super) async fn take(
         &self,
         app: &AppName,
         verb: &'static str,
@@ -73,7 +73,7 @@ impl Locks {
     }
 
     /// What holds the app now, as a sentence.
-    pub fn holder(&self, app: &AppName) -> Option<String> {
+    pub(super) fn holder(&self, app: &AppName) -> Option<String> {
         let apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
         let holder = apps.get(app)?.holder.lock().unwrap_or_else(PoisonError::into_inner).clone();
         holder.map(|holder| describe(&holder))

@@ -3,7 +3,12 @@
 //! A command runs in a task of the router's own: whoever asked may leave. The same id, verb and app joins a
 //! running command, and gets the recorded outcome of one that has ended.
 
+mod deploys;
+mod lifecycle;
 mod locks;
+mod logs;
+mod resume;
+mod run;
 mod status;
 
 use std::{
@@ -17,12 +22,13 @@ use futures_util::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    host::{Host, fault},
+    app::record::App,
+    backup::Backups,
+    host::Host,
     progress::{Channel, Subscription},
     sys::clock,
 };
-
-pub use locks::Locks;
+use locks::Locks;
 
 /// The same key is the same command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,6 +47,7 @@ pub trait Witness: Send + Sync {
 /// Where all commands come together.
 pub struct Router {
     host: Arc<Host>,
+    backups: Arc<dyn Backups>,
     locks: Locks,
     running: Mutex<HashMap<Key, Arc<Channel>>>,
     tasks: TaskTracker,
@@ -48,11 +55,18 @@ pub struct Router {
     witness: OnceLock<Box<dyn Witness>>,
 }
 
+/// A command on its way to its outcome.
+struct Call<'a> {
+    who: &'a Who,
+    verb: &'static str,
+    channel: &'a Arc<Channel>,
+}
+
 impl Router {
     /// A router for this host; `stop` ends commands that only watch.
-    pub fn new(host: Arc<Host>, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(host: Arc<Host>, backups: Arc<dyn Backups>, stop: CancellationToken) -> Arc<Self> {
         let (locks, running, tasks) = (Locks::default(), Mutex::default(), TaskTracker::new());
-        Arc::new(Self { host, locks, running, tasks, stop, witness: OnceLock::new() })
+        Arc::new(Self { host, backups, locks, running, tasks, stop, witness: OnceLock::new() })
     }
 
     /// Has `witness` hear of every command from now on; only the first is heard.
@@ -90,9 +104,7 @@ impl Router {
             if outcome.ms == 0 {
                 outcome.ms = u64::try_from(clock::now_ms() - begun).unwrap_or(0);
             }
-            if let Some(key) = &key {
-                router.running.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
-            }
+            router.forget(key.as_ref());
             channel.finish(outcome);
         });
         heard
@@ -102,6 +114,12 @@ impl Router {
     pub async fn drain(&self) {
         self.tasks.close();
         self.tasks.wait().await;
+    }
+
+    fn forget(&self, key: Option<&Key>) {
+        if let Some(key) = key {
+            self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        }
     }
 
     async fn answer(
@@ -117,55 +135,73 @@ impl Router {
             return Outcome::bad(State::Refused, failure);
         }
         if let Some(Key { id, verb, app }) = key {
-            match self.host.db.answered(id, verb, app).await {
+            match self.host.records.answered(id, verb, app).await {
                 Ok(Some(outcome)) => return outcome,
                 Ok(None) => {}
-                Err(error) => {
-                    return Outcome::bad(State::Refused, fault("cannot look up the request", &error));
-                }
+                Err(error) => return Outcome::bad(State::Refused, error.into()),
             }
         }
-        let (verb, app) = (command.verb(), command.app().cloned());
-        tracing::info!(
-            verb,
-            app = app.as_ref().map(AppName::as_str),
-            via = who.via,
-            user = who.user,
-            "CommandStarted"
-        );
-        let outcome = self.handle(who, command, channel).await.unwrap_or_else(|failure| {
+        let (verb, app) = (command.verb(), command.app().map(ToString::to_string));
+        tracing::info!(verb, app, via = who.via, user = who.user, "CommandStarted");
+        let outcome = self.handle(Call { who, verb, channel }, command).await.unwrap_or_else(|failure| {
             let state = if failure.code == Code::Busy { State::Busy } else { State::Refused };
             Outcome::bad(state, failure)
         });
         let error = outcome.error.as_ref().map(|error| error.message.as_str());
-        tracing::info!(verb, app = app.as_ref().map(AppName::as_str), state = ?outcome.state, error, "CommandEnded");
+        tracing::info!(verb, app, state = ?outcome.state, error, "CommandEnded");
         // What was not begun may be asked again under the same id.
         if let Some(Key { id, verb, app }) = key
             && !matches!(outcome.state, State::Busy | State::Refused | State::Planned)
-            && let Err(error) = self.host.db.answer((id, verb, app), &outcome, clock::now_ms()).await
+            && let Err(error) = self.host.records.answer((id, verb, app), &outcome, clock::now_ms()).await
         {
             tracing::error!(%error, "AnswerRecordFailed");
         }
         outcome
     }
 
-    async fn handle(
-        &self,
-        _who: &Who,
-        command: Command,
-        _channel: &Arc<Channel>,
-    ) -> Result<Outcome, Failure> {
+    async fn handle(&self, call: Call<'_>, command: Command) -> Result<Outcome, Failure> {
         match command {
             Command::Ping => Ok(Outcome::answer(serde_json::json!({ "id": self.host.config.id }))),
             Command::Version => Ok(status::version()),
             Command::Status { app } => status::status(self, app.as_ref()).await,
-            Command::History(history) => status::history(&self.host, &history).await,
-            other => {
-                let verb = other.verb();
-                Err(Failure::new(Code::Gate, format!("this agent was built without {verb}")))
+            Command::History(asked) => status::history(&self.host, &asked).await,
+            Command::Releases(asked) => status::releases(&self.host, &asked.app).await,
+            Command::EnvNames(asked) => status::env_names(&self.host, &asked.app),
+            Command::Deploy(asked) => deploys::deploy(self, &call, *asked).await,
+            Command::Redeploy(asked) => deploys::redeploy(self, &call, asked).await,
+            Command::Rollback(asked) => deploys::rollback(self, &call, asked).await,
+            Command::Env { app, env, wait } => deploys::env(self, &call, &app, env, wait).await,
+            Command::Reload(asked)
+            | Command::Restart(asked)
+            | Command::Start(asked)
+            | Command::Stop(asked) => lifecycle::instance(self, &call, &asked).await,
+            Command::Maintenance { app, on } => lifecycle::maintenance(self, &call, &app, on).await,
+            Command::Remove(asked) => lifecycle::remove(self, &call, &asked).await,
+            Command::Logs(asked) => logs::logs(self, &call, &asked).await,
+            Command::Run(asked) => run::run(self, &call, asked).await,
+            Command::Backup(asked) => self.backups.backup(&self.known(&asked.app).await?).await,
+            Command::Backups(asked) => self.backups.list(&self.known(&asked.app).await?).await,
+            Command::BackupCheck(asked) => self.backups.check(&self.known(&asked.app).await?).await,
+            Command::Restore(asked) => {
+                let _held = self.locks.take(&asked.app, call.verb, call.who, asked.wait).await?;
+                self.backups.restore(&self.known(&asked.app).await?, &asked, call.channel).await
+            }
+            Command::Metric(_) => {
+                Err(Failure::new(Code::Gate, "this agent has no sink for an app's own samples"))
             }
         }
     }
+
+    /// The app, which was deployed here.
+    async fn known(&self, app: &AppName) -> Result<App, Failure> {
+        self.host.records.app(app).await?.ok_or_else(|| not_deployed(app))
+    }
+}
+
+/// The failure of a command about an app that this host does not have.
+fn not_deployed(app: &AppName) -> Failure {
+    Failure::new(Code::NotFound, format!("{app} was never deployed on this host"))
+        .hint(format!("deploy it: salt 'THIS-HOST' flipside.deploy {app}"))
 }
 
 /// The key of a command that may be joined: one that has an id and changes something.
@@ -184,10 +220,4 @@ fn key(who: &Who, command: &Command) -> Option<Key> {
     ) && command.verb() != "plan";
     let id = who.id.clone().filter(|id| !id.is_empty() && changes)?;
     Some(Key { id, verb: command.verb(), app: command.app()?.clone() })
-}
-
-/// The failure of a command about an app that this host does not have.
-fn not_deployed(app: &AppName) -> Failure {
-    Failure::new(Code::NotFound, format!("{app} was never deployed on this host"))
-        .hint(format!("deploy it: salt 'THIS-HOST' flipside.deploy {app}"))
 }

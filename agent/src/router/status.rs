@@ -1,12 +1,13 @@
 //! Questions that change nothing: versions, state, history.
 
-use flipside_api::{AppName, Failure, History, Outcome, VERSION};
+use flipside_api::{AppName, Failure, History, Outcome, State, VERSION};
 use serde_json::{Map, Value, json};
 
 use super::Router;
 use crate::{
     app::record::App,
-    host::{Host, fault},
+    deploy,
+    host::Host,
     runtime::{Observed, Worker},
     sys::{clock, users},
 };
@@ -20,7 +21,7 @@ pub(super) fn version() -> Outcome {
 pub(super) async fn status(router: &Router, only: Option<&AppName>) -> Result<Outcome, Failure> {
     let host = &router.host;
     let mut apps = Map::new();
-    for app in host.db.apps().await.map_err(|error| fault("cannot read the apps", &error))? {
+    for app in host.records.apps().await? {
         if only.is_none_or(|only| *only == app.spec.app) {
             apps.insert(app.spec.app.to_string(), one(router, &app).await);
         }
@@ -67,6 +68,7 @@ async fn one(router: &Router, app: &App) -> Value {
         "domains": app.spec.domains,
         "url": app.spec.public_url,
         "vhost": app.spec.vhost,
+        "backup": router.backups.status(app).await,
         "maintenance": paths.maintenance().exists(),
         "workers": observed.workers.iter().map(worker).collect::<Vec<_>>(),
     })
@@ -88,8 +90,7 @@ fn worker(worker: &Worker) -> Value {
 /// What was done to an app.
 pub(super) async fn history(host: &Host, asked: &History) -> Result<Outcome, Failure> {
     let limit = asked.limit.clamp(1, 500);
-    let entries =
-        host.db.history(&asked.app, limit).await.map_err(|error| fault("cannot read the history", &error))?;
+    let entries = host.records.history(&asked.app, limit).await?;
     let entries: Vec<Value> = entries
         .iter()
         .map(|entry| {
@@ -101,7 +102,7 @@ pub(super) async fn history(host: &Host, asked: &History) -> Result<Outcome, Fai
                 "release": entry.release,
                 "state": outcome.map_or(json!("running"), |outcome| json!(outcome.state)),
                 "at": clock::rfc3339(entry.at),
-                "who": { "via": entry.who.via, "user": entry.who.user, "id": entry.who.id },
+                "who": entry.who,
                 "ms": entry.ended.map(|ended| ended - entry.at),
                 "message": error.map_or_else(
                     || outcome.map_or("", |outcome| outcome.comment.as_str()),
@@ -111,4 +112,41 @@ pub(super) async fn history(host: &Host, asked: &History) -> Result<Outcome, Fai
         })
         .collect();
     Ok(Outcome::answer(Value::Array(entries)))
+}
+
+/// The releases of an app that are on this host, newest first.
+pub(super) async fn releases(host: &Host, app: &AppName) -> Result<Outcome, Failure> {
+    let known = host.records.app(app).await?.ok_or_else(|| super::not_deployed(app))?;
+    let history = host.records.history(app, 500).await?;
+    let mut found: Vec<(i64, Value)> = deploy::installed(&host.paths(app))
+        .into_iter()
+        .map(|(release, installed)| {
+            let deployed = history.iter().find(|entry| {
+                let outcome = entry.outcome.as_ref();
+                outcome.is_some_and(|it| it.state == State::Deployed && it.release.as_ref() == Some(&release))
+            });
+            let at = deployed.map_or(installed, |entry| entry.at);
+            (
+                at,
+                json!({
+                    "release": release,
+                    "current": release == known.release,
+                    "at": clock::rfc3339(at),
+                    "who": deployed.map(|entry| &entry.who),
+                }),
+            )
+        })
+        .collect();
+    found.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    Ok(Outcome::answer(found.into_iter().map(|(_, release)| release).collect()))
+}
+
+/// The names in an app's environment, never the values.
+pub(super) fn env_names(host: &Host, app: &AppName) -> Result<Outcome, Failure> {
+    let path = host.paths(app).env_file();
+    if !path.exists() {
+        return Err(super::not_deployed(app));
+    }
+    let names: Vec<String> = deploy::read_env(&path)?.into_keys().collect();
+    Ok(Outcome::answer(json!({ "names": names })))
 }

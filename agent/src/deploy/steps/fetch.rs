@@ -36,7 +36,8 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         let (manifest, bytes) = Manifest::read(&package, &app, &release)?;
         undo_at(&staging)?;
         let wheels = staging.join("wheels");
-        beneath::ensure_dir(&wheels, 0o755, None).map_err(|error| fault("cannot make room for the package", &error))?;
+        beneath::ensure_dir(&wheels, 0o755, None)
+            .map_err(|error| fault("cannot make room for the package", &error))?;
         enough_space(&staging, manifest.size())?;
         for wheel in &manifest.files {
             copy(&package.join("wheels"), &wheels, wheel)?;
@@ -67,7 +68,12 @@ fn enough_space(at: &Path, size: u64) -> Result<(), Failure> {
     let mega = |bytes: u64| bytes >> 20;
     Err(Failure::new(
         Code::Host,
-        format!("the disk of {} has {} MB free; this release may need {} MB", at.display(), mega(free), mega(need)),
+        format!(
+            "the disk of {} has {} MB free; this release may need {} MB",
+            at.display(),
+            mega(free),
+            mega(need)
+        ),
     )
     .hint("make room, or keep fewer releases (keep_releases in agent.toml)"))
 }
@@ -80,12 +86,8 @@ fn copy(from: &Path, to: &Path, wheel: &Wheel) -> Result<(), Failure> {
     };
     let mut source = beneath::open_read(from, Path::new(name)).map_err(|error| wrong(chain(&error)))?;
     let broken = |error: std::io::Error| fault(&format!("cannot copy {name}"), &error);
-    let mut target = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(to.join(name))
-        .map_err(broken)?;
+    let mut target =
+        File::options().write(true).create_new(true).mode(0o644).open(to.join(name)).map_err(broken)?;
     let (mut hash, mut size, mut chunk) = (Sha256::new(), 0_u64, vec![0; 256 << 10]);
     loop {
         let n = source.read(&mut chunk).map_err(broken)?;

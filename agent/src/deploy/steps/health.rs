@@ -39,8 +39,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         };
         if Instant::now() + PAUSE >= deadline {
             let message = format!("http://{host}{} through nginx {complaint}", spec.health.path);
-            let failure = Failure::new(Code::Health, message)
-                .hint("the release starts but is not healthy: see options.health, the vhost and the app's log");
+            let failure = Failure::new(Code::Health, message).hint(
+                "the release starts but is not healthy: see options.health, the vhost and the app's log",
+            );
             return Err(with_log(ctx, failure));
         }
         tokio::time::sleep(PAUSE).await;

@@ -23,7 +23,7 @@ use super::{context::Context, hooks};
 use crate::app::deployment::Step;
 
 pub(crate) use env::overlay_digest;
-pub(crate) use venv::is_installed;
+pub(crate) use venv::{installed, is_installed};
 
 /// Does a step; what it did, in a line.
 pub(crate) async fn work(step: Step, ctx: &Context) -> Result<String, Failure> {

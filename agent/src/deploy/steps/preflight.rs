@@ -24,6 +24,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let verdict = Verdict::of(&ended, timeout)?;
     point(Step::Preflight, Moment::During).await?;
     let checks = hooks::run(ctx, "check", ctx.work.hooks.check.as_ref()).await?;
-    let answered = verdict.status.map_or_else(|| "imported".to_owned(), |status| format!("answered {status}"));
+    let answered =
+        verdict.status.map_or_else(|| "imported".to_owned(), |status| format!("answered {status}"));
     Ok(if checks.is_empty() { answered } else { format!("{answered}; {checks}") })
 }

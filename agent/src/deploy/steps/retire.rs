@@ -18,10 +18,8 @@ const MARKS: usize = 2;
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     point(Step::Retire, Moment::During).await?;
     let keep = usize::try_from(ctx.host.config.keep_releases).unwrap_or(usize::MAX);
-    let needed: HashSet<String> = std::iter::once(&ctx.work.release)
-        .chain(&ctx.work.previous)
-        .map(ToString::to_string)
-        .collect();
+    let needed: HashSet<String> =
+        std::iter::once(&ctx.work.release).chain(&ctx.work.previous).map(ToString::to_string).collect();
     let overlays: HashSet<String> = [ctx.paths.env_file(), ctx.paths.env_previous()]
         .iter()
         .filter_map(|path| read_env(path).ok()?.remove("FLIPSIDE_OVERLAY"))

@@ -29,7 +29,8 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let mut said = Vec::new();
     let location = ctx.work.spec.static_files.as_ref();
-    if let Some((location, package)) = location.and_then(|location| location.package.as_ref().map(|p| (location, p)))
+    if let Some((location, package)) =
+        location.and_then(|location| location.package.as_ref().map(|p| (location, p)))
     {
         copy(ctx, package, &location.root).await?;
         said.push(format!("copied {package}"));

@@ -30,10 +30,10 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     point_current(ctx, &ctx.work.release)?;
     point(Step::Switch, Moment::During).await?;
     let (instance, release) = (ctx.instance(), &ctx.work.release);
-    let taken = match (Kind::from_name(&ctx.work.kind), ctx.work.was_up) {
-        (Some(Kind::Hot), true) => ctx.runtime.reload(&instance, release).await,
-        (Some(Kind::Cold), true) => ctx.runtime.replace(&instance, release).await,
-        _ => ctx.runtime.start(&instance, release).await,
+    let taken = match take_over(ctx).await? {
+        TakeOver::Reload => ctx.runtime.reload(&instance, release).await,
+        TakeOver::Replace => ctx.runtime.replace(&instance, release).await,
+        TakeOver::Start => ctx.runtime.start(&instance, release).await,
     };
     taken.map_err(|failure| with_log(ctx, failure))?;
     Ok(format!("every worker serves {release}"))
@@ -45,7 +45,8 @@ pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
     let Some(previous) = &ctx.work.previous else {
         ctx.runtime.stop(paths).await?;
         for path in [paths.current(), paths.env_file()] {
-            beneath::remove_tree(&path).map_err(|error| fault("cannot remove what the deploy made", &error))?;
+            beneath::remove_tree(&path)
+                .map_err(|error| fault("cannot remove what the deploy made", &error))?;
         }
         return Ok(());
     };
@@ -54,25 +55,35 @@ pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
             .map_err(|error| fault("cannot put the old environment back", &error))?;
     }
     point_current(ctx, previous)?;
+    if !ctx.work.was_up {
+        return ctx.runtime.stop(paths).await;
+    }
     let instance = ctx.old_instance();
-    match (Kind::from_name(&ctx.work.kind), ctx.work.was_up) {
-        (_, false) => ctx.runtime.stop(paths).await,
+    match take_over(ctx).await? {
         // Undoing the hold starts the old release.
-        (Some(Kind::Held), true) => ctx.runtime.hold(paths).await,
-        (Some(Kind::Hot), true) => put_back(ctx, previous).await,
-        (_, true) => ctx.runtime.replace(&instance, previous).await,
+        _ if ctx.is_held() => ctx.runtime.hold(paths).await,
+        TakeOver::Reload => ctx.runtime.reload(&instance, previous).await,
+        TakeOver::Replace => ctx.runtime.replace(&instance, previous).await,
+        TakeOver::Start => ctx.runtime.start(&instance, previous).await,
     }
 }
 
-/// A reload that was cut short may have left nothing to reload: then the old release is started.
-async fn put_back(ctx: &Context, previous: &ReleaseId) -> Result<(), Failure> {
-    let instance = ctx.old_instance();
+/// How workers come to serve what is current.
+enum TakeOver {
+    Reload,
+    Replace,
+    Start,
+}
+
+/// Where nothing runs there is nothing to reload, whatever the plan said.
+async fn take_over(ctx: &Context) -> Result<TakeOver, Failure> {
     let observed = ctx.runtime.observe(&ctx.paths).await?;
-    if observed.workers.is_empty() {
-        ctx.runtime.start(&instance, previous).await
-    } else {
-        ctx.runtime.reload(&instance, previous).await
-    }
+    Ok(match Kind::from_name(&ctx.work.kind) {
+        _ if observed.workers.is_empty() => TakeOver::Start,
+        Some(Kind::Hot) => TakeOver::Reload,
+        Some(Kind::Held) => TakeOver::Start,
+        _ => TakeOver::Replace,
+    })
 }
 
 fn keep_old_env(ctx: &Context) -> Result<(), Failure> {

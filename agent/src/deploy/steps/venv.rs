@@ -38,6 +38,19 @@ pub(crate) fn is_installed(paths: &AppPaths, release: &ReleaseId) -> bool {
     paths.release(release).join(SEAL).is_file()
 }
 
+/// The releases that are installed, each with the time of its seal in milliseconds.
+pub(crate) fn installed(paths: &AppPaths) -> Vec<(ReleaseId, i64)> {
+    let entries = std::fs::read_dir(paths.releases()).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let release: ReleaseId = entry.file_name().to_str()?.parse().ok()?;
+            let sealed = entry.path().join(SEAL).metadata().ok()?.modified().ok()?;
+            let at = sealed.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis();
+            Some((release, i64::try_from(at).ok()?))
+        })
+        .collect()
+}
+
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let staging = ctx.paths.staging(&ctx.work.release);
     let (manifest, _) = Manifest::read(&staging, &ctx.work.spec.app, &ctx.work.release)?;
@@ -53,8 +66,20 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let interpreter = format!("{venv}/bin/python");
     let list = staging.join("requirements.txt").display().to_string();
     let install = [
-        "pip", "install", "--quiet", "--python", &interpreter, "--no-index", "--no-deps", "--require-hashes",
-        "--no-build", "--link-mode", "copy", "--compile-bytecode", "--requirement", &list,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        &interpreter,
+        "--no-index",
+        "--no-deps",
+        "--require-hashes",
+        "--no-build",
+        "--link-mode",
+        "copy",
+        "--compile-bytecode",
+        "--requirement",
+        &list,
     ];
     uv(ctx, builder.as_ref(), &install).await?;
     let (paths, release, root) = (ctx.paths.clone(), ctx.work.release.clone(), builder.is_some());
@@ -112,12 +137,21 @@ async fn uv(ctx: &Context, builder: Option<&Account>, arguments: &[&str]) -> Res
         ("UV_PYTHON_DOWNLOADS".to_owned(), "never".to_owned()),
     ]);
     let program = ctx.host.config.uv.display().to_string();
-    let argv = std::iter::once(program.as_str()).chain(arguments.iter().copied()).map(str::to_owned).collect();
+    let argv =
+        std::iter::once(program.as_str()).chain(arguments.iter().copied()).map(str::to_owned).collect();
     let channel = Arc::clone(&ctx.channel);
-    let program =
-        Program { argv, env, cwd: "/".into(), account: builder.cloned(), stdin: None, timeout: TIMEOUT, tail: 64 << 10 };
+    let program = Program {
+        argv,
+        env,
+        cwd: "/".into(),
+        account: builder.cloned(),
+        stdin: None,
+        timeout: TIMEOUT,
+        tail: 64 << 10,
+    };
     let failed = |message: String| {
-        Failure::new(Code::Build, message).hint("the wheels must be complete and fit this host's Python; see the log")
+        Failure::new(Code::Build, message)
+            .hint("the wheels must be complete and fit this host's Python; see the log")
     };
     let ended = exec::run(program, &mut |line| channel.output("", line)).await.map_err(|error| {
         failed(chain(&error)).hint("uv must be where agent.toml says, for the user who builds releases")
@@ -125,7 +159,8 @@ async fn uv(ctx: &Context, builder: Option<&Account>, arguments: &[&str]) -> Res
     if ended.ok() {
         return Ok(());
     }
-    let how = if ended.timed_out { "took too long".to_owned() } else { format!("ended with {:?}", ended.code) };
+    let how =
+        if ended.timed_out { "took too long".to_owned() } else { format!("ended with {:?}", ended.code) };
     Err(failed(format!("uv {} {how}", arguments.first().copied().unwrap_or_default())).log(ended.lines(40)))
 }
 

@@ -1,0 +1,85 @@
+//! What an agent does when it starts: end what another left, and have every app run that should.
+
+use std::sync::{Arc, PoisonError};
+
+use flipside_api::{Failure, Who};
+
+use super::{Key, Router};
+use crate::{app::record::App, deploy, progress::Channel};
+
+impl Router {
+    /// Begins it. The apps concerned are held before this returns, so that no command comes first.
+    ///
+    /// # Errors
+    /// When what is on record cannot be read.
+    pub async fn resume(self: &Arc<Self>) -> Result<(), Failure> {
+        for left in self.host.records.unfinished().await? {
+            let app = left.begin.app.clone();
+            let who = left.begin.who.clone();
+            let key = verb(&left.begin.verb).zip(who.id.clone()).map(|(verb, id)| Key {
+                id,
+                verb,
+                app: app.clone(),
+            });
+            let channel = Channel::new();
+            if let Some(key) = &key {
+                let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.insert(key.clone(), Arc::clone(&channel));
+            }
+            // Two of one app cannot be: each ended before the next began, or the agent died with the last.
+            let held = self.locks.take(&app, "recover", &who, 0).await;
+            let router = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let outcome = deploy::recover(&router.host, left, &channel).await;
+                drop(held);
+                router.forget(key.as_ref());
+                channel.finish(outcome);
+            });
+        }
+        let router = Arc::clone(self);
+        self.tasks.spawn(async move {
+            if let Err(failure) = router.start_all().await {
+                tracing::error!(error = failure.message, "AppsStartFailed");
+            }
+        });
+        Ok(())
+    }
+
+    /// Starts every app that should run and does not: after a boot, that is all of them.
+    async fn start_all(&self) -> Result<(), Failure> {
+        for app in self.host.records.apps().await? {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            if let Err(failure) = self.start_one(app.clone()).await {
+                tracing::error!(app = %app.spec.app, error = failure.message, "AppStartFailed");
+            }
+        }
+        Ok(())
+    }
+
+    async fn start_one(&self, app: App) -> Result<(), Failure> {
+        let who = Who { via: "agent".into(), ..Who::default() };
+        let _held = self.locks.take(&app.spec.app, "start", &who, 3600).await?;
+        // It may have been changed by what held it until now.
+        let Some(app) = self.host.records.app(&app.spec.app).await?.filter(|app| !app.stopped) else {
+            return Ok(());
+        };
+        let runtime = self.host.runtime(app.spec.runtime)?;
+        if runtime.observe(&self.host.paths(&app.spec.app)).await?.listening {
+            tracing::info!(app = %app.spec.app, "AppAdopted");
+            return Ok(());
+        }
+        let instance = self.host.instance(&app.spec, self.host.account(&app.spec)?);
+        runtime.start(&instance, &app.release).await?;
+        tracing::info!(app = %app.spec.app, release = %app.release, "AppStarted");
+        Ok(())
+    }
+}
+
+/// The verb of a record, as commands spell it.
+fn verb(recorded: &str) -> Option<&'static str> {
+    ["deploy", "rollback", "env", "reload", "restart", "start", "stop", "maintenance", "remove"]
+        .into_iter()
+        .find(|verb| *verb == recorded)
+}

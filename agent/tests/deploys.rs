@@ -1,0 +1,359 @@
+//! Whole deploys with real files, real wheels, real uv and real hooks; only uWSGI and nginx are played.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its own part of it")]
+mod common;
+
+use std::{path::Path, sync::Arc};
+
+use common::{Agent, deploy, package, put, spec};
+use flipside_api::{AppName, Code, Command, Outcome, Release, Rollback, Run, State, Who};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+
+const GOOD: &str = "
+def application(environ, start_response):
+    start_response('200 OK', [])
+    return [b'hello']
+";
+
+/// A folder that every user may pass through, and an nginx that says whatever it is told to.
+struct Bed {
+    folder: tempfile::TempDir,
+    nginx: String,
+    _tasks: JoinSet<()>,
+}
+
+impl Bed {
+    async fn new(answer: &'static str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::Builder::new().prefix("engine-").tempdir_in("/var/tmp").unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let nginx = format!("http://{}", listener.local_addr().unwrap());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4096];
+                let n = stream.read(&mut request).await.unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..n]).to_lowercase();
+                assert!(request.contains("host: blog.test"), "{request}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        Self { folder, nginx, _tasks: tasks }
+    }
+
+    fn agent(&self) -> Agent {
+        Agent::start(self.folder.path(), Arc::default(), &self.nginx)
+    }
+
+    /// Another agent on the same folder, as after a restart.
+    fn again(&self, agent: &Agent) -> Agent {
+        Agent::start(self.folder.path(), Arc::clone(&agent.runtime), &self.nginx)
+    }
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+const SICK: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+
+fn python(code: &str) -> serde_json::Value {
+    json!([["python3", "-c", code]])
+}
+
+/// Each hook leaves a line in the data folder with the release that it saw.
+fn hooks() -> serde_json::Value {
+    let note = |name: &str| {
+        python(&format!(
+            "import os; open('hooks', 'a').write('{name} ' + os.environ['FLIPSIDE_RELEASE'].split('-')[0] + '\\n')"
+        ))
+    };
+    json!({ "check": note("check"), "static": note("static"), "migrate": note("migrate"), "once": note("once"),
+        "after": note("after") })
+}
+
+fn names(outcome: &Outcome) -> String {
+    outcome.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// What of the app must be the same after a deploy that failed.
+fn picture(agent: &Agent) -> Vec<(String, String)> {
+    let paths = agent.paths();
+    let mut seen = vec![
+        ("current".to_owned(), format!("{:?}", agent.current())),
+        ("env".to_owned(), std::fs::read_to_string(paths.env_file()).unwrap_or_default()),
+        ("next".to_owned(), paths.env_next().exists().to_string()),
+        ("running".to_owned(), {
+            let running = agent.runtime.0.lock().unwrap();
+            format!("{} {:?}", running.listening, running.serves)
+        }),
+    ];
+    let mut releases: Vec<String> = std::fs::read_dir(paths.releases())
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    releases.sort();
+    seen.push(("releases".to_owned(), releases.join(" ")));
+    seen
+}
+
+#[track_caller]
+fn is(outcome: &Outcome, state: State) {
+    assert_eq!(outcome.state, state, "{:#?}", outcome.error);
+}
+
+fn blog() -> AppName {
+    "blog".parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_release_is_deployed_upgraded_and_rolled_back() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let spec = spec(&json!({ "hooks": hooks(), "env": { "DB": "${DATA_DIR}/x", "EMPTY": "" },
+        "overlay": { "extra.py": "x = 1\n" } }));
+    let one = package(&agent.folder, "1.0", GOOD);
+    let two = package(&agent.folder, "2.0", GOOD);
+
+    let first = agent.end(Command::Deploy(Box::new(deploy(spec.clone(), &one)))).await;
+    is(&first, State::Deployed);
+    assert_eq!(names(&first), "fetch env venv mark preflight static migrate once switch health after retire");
+    assert_eq!(agent.calls(), ["start"]);
+    assert_eq!(agent.current().unwrap(), Path::new("releases").join(one.release.as_str()));
+    let env = std::fs::read_to_string(agent.paths().env_file()).unwrap();
+    assert!(env.contains(&format!("DB='{}/x'", agent.paths().data().display())), "{env}");
+    assert!(env.contains("EMPTY=''\n") && env.contains("SECRET_KEY='"), "{env}");
+
+    let same = agent.end(Command::Deploy(Box::new(deploy(spec.clone(), &one)))).await;
+    is(&same, State::Unchanged);
+    assert!(agent.calls().is_empty());
+
+    let upgrade = agent.end(Command::Deploy(Box::new(deploy(spec.clone(), &two)))).await;
+    is(&upgrade, State::Deployed);
+    assert_eq!(upgrade.previous.as_ref(), Some(&one.release));
+    assert_eq!(agent.calls(), ["reload"]);
+    assert!(!names(&upgrade).contains("once"));
+
+    let back = Rollback { app: blog(), release: None, wait: 0, with_data: false, test: false };
+    let back = agent.end(Command::Rollback(back)).await;
+    is(&back, State::Deployed);
+    assert_eq!(back.release.as_ref(), Some(&one.release));
+    assert!(!names(&back).contains("migrate"));
+
+    let hooks = std::fs::read_to_string(agent.paths().data().join("hooks")).unwrap();
+    assert!(
+        hooks.starts_with("check 1.0\nstatic 1.0\nmigrate 1.0\nonce 1.0\nafter 1.0\ncheck 2.0\n"),
+        "{hooks}"
+    );
+    let secret = |text: &str| text.lines().find(|line| line.starts_with("SECRET_KEY=")).unwrap().to_owned();
+    let now = std::fs::read_to_string(agent.paths().env_file()).unwrap();
+    assert_eq!(secret(&env), secret(&now), "the key is made once");
+}
+
+#[tokio::test]
+async fn a_plan_changes_nothing() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let plan = flipside_api::Deploy { test: true, ..deploy(spec(&json!({})), &one) };
+    let outcome = agent.end(Command::Deploy(Box::new(plan))).await;
+    is(&outcome, State::Planned);
+    assert_eq!(names(&outcome), "fetch env venv preflight switch health retire");
+    assert!(!agent.paths().home().exists());
+    assert!(agent.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_fails_leaves_all_as_it_was() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let good = spec(&json!({}));
+    let one = package(&agent.folder, "1.0", GOOD);
+    is(&agent.end(Command::Deploy(Box::new(deploy(good.clone(), &one)))).await, State::Deployed);
+    agent.calls();
+    let before = picture(&agent);
+    let fails = |list: &str| json!({ "hooks": { list: python("raise SystemExit('not today')") } });
+    let two = package(&agent.folder, "2.0", GOOD);
+    for (list, code) in [
+        ("prepare", Code::Hook),
+        ("check", Code::Hook),
+        ("static", Code::Hook),
+        ("migrate", Code::Hook),
+        ("after", Code::Hook),
+    ] {
+        let outcome = agent.end(Command::Deploy(Box::new(deploy(spec(&fails(list)), &two)))).await;
+        is(&outcome, State::RolledBack);
+        let error = outcome.error.unwrap();
+        assert_eq!(error.code, code);
+        assert!(error.log.iter().any(|line| line.contains("not today")), "{list}: {error:?}");
+        assert_eq!(picture(&agent), before, "{list}");
+    }
+    let broken = package(&agent.folder, "3.0", "import nothing_of_this_name\n");
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(good.clone(), &broken)))).await;
+    is(&outcome, State::RolledBack);
+    let error = outcome.error.unwrap();
+    assert_eq!(error.code, Code::Preflight);
+    assert!(error.log.iter().any(|line| line.contains("blog/__init__.py\", line 1")), "{error:?}");
+    assert_eq!(picture(&agent), before);
+
+    agent.runtime.0.lock().unwrap().fail = Some("reload");
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(good, &two)))).await;
+    is(&outcome, State::RolledBack);
+    assert_eq!(picture(&agent), before);
+}
+
+#[tokio::test]
+async fn a_first_deploy_that_fails_leaves_nothing() {
+    let bed = Bed::new(SICK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await;
+    is(&outcome, State::RolledBack);
+    let error = outcome.error.unwrap();
+    assert_eq!(error.code, Code::Health);
+    assert!(error.message.contains("answered 502"), "{error:?}");
+    assert_eq!(agent.calls(), ["start", "stop"]);
+    assert_eq!(agent.current(), None);
+    assert!(!agent.paths().env_file().exists());
+    let status = agent.end(Command::Status { app: None }).await;
+    assert_eq!(status.data.unwrap()["apps"], json!({}));
+}
+
+#[tokio::test]
+async fn a_held_deploy_that_fails_puts_the_data_back() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let write = |n: u32| {
+        python(&format!(
+            "import sqlite3; d = sqlite3.connect('db.sqlite3'); d.execute('create table if not exists t (x)'); \
+             d.execute('insert into t values ({n})'); d.commit(); raise SystemExit({})",
+            if n == 1 { 0 } else { 3 }
+        ))
+    };
+    let one = package(&agent.folder, "1.0", GOOD);
+    let held = |n| spec(&json!({ "switch": "held", "hooks": { "migrate": write(n) } }));
+    is(&agent.end(Command::Deploy(Box::new(deploy(held(1), &one)))).await, State::Deployed);
+    let two = package(&agent.folder, "2.0", GOOD);
+    agent.calls();
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(held(2), &two)))).await;
+    is(&outcome, State::RolledBack);
+    assert_eq!(agent.calls(), ["hold", "start"]);
+    let db = rusqlite::Connection::open(agent.paths().data().join("db.sqlite3")).unwrap();
+    let sum: u32 = db.query_row("select sum(x) from t", [], |row| row.get(0)).unwrap();
+    assert_eq!(sum, 1, "what the failed migration wrote is gone");
+}
+
+#[tokio::test]
+async fn a_package_that_is_not_as_published_is_refused() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let wheels = Path::new(&one.dir).join("wheels");
+    let wheel = std::fs::read_dir(&wheels).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&wheel).unwrap();
+    bytes[40] ^= 1;
+    put(&wheel, &bytes);
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await;
+    is(&outcome, State::RolledBack);
+    assert_eq!(outcome.error.unwrap().code, Code::Package);
+    std::fs::remove_file(&wheel).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &wheel).unwrap();
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await;
+    assert_eq!(outcome.error.unwrap().code, Code::Package);
+    put(&Path::new(&one.dir).join("manifest.json"), b"{}");
+    let outcome = agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await;
+    is(&outcome, State::Refused);
+}
+
+#[tokio::test]
+async fn the_same_id_is_the_same_deploy() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let who = || Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()) };
+    let command = || Command::Deploy(Box::new(deploy(spec(&json!({})), &one)));
+    let ((_, a), (_, b)) = tokio::join!(agent.ask(who(), command()), agent.ask(who(), command()));
+    assert_eq!((a.id.clone(), a.state), (b.id, State::Deployed));
+    let (_, later) = bed.again(&agent).ask(who(), command()).await;
+    assert_eq!((later.id, later.state), (a.id, State::Deployed));
+    let history = agent.end(Command::History(flipside_api::History { app: blog(), limit: 9 })).await;
+    assert_eq!(history.data.unwrap().as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn another_environment_reloads_and_the_same_does_not() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let first = spec(&json!({ "env": { "A": "1" } }));
+    is(&agent.end(Command::Deploy(Box::new(deploy(first, &one)))).await, State::Deployed);
+    agent.calls();
+    let env = |value: Option<&str>| Command::Env {
+        app: blog(),
+        env: value.map(|value| [("A".to_owned(), value.to_owned())].into()),
+        wait: 0,
+    };
+    is(&agent.end(env(Some("2"))).await, State::Deployed);
+    assert_eq!(agent.calls(), ["reload"]);
+    is(&agent.end(env(None)).await, State::Unchanged);
+    let unknown = agent.end(env(Some("${NOPE}"))).await;
+    is(&unknown, State::Refused);
+    assert!(unknown.error.unwrap().message.contains("env.A"));
+    let run = Run {
+        app: blog(),
+        command: vec![
+            "python3".into(),
+            "-c".into(),
+            "import os; print(os.environ['A']); raise SystemExit(7)".into(),
+        ],
+        stdin: None,
+        timeout: 20,
+    };
+    let (said, outcome) = agent.ask(Who::default(), Command::Run(run)).await;
+    assert_eq!(said, ["stdout output 2"]);
+    assert_eq!(outcome.data.unwrap()["code"], 7);
+}
+
+#[tokio::test]
+async fn a_stopped_app_stays_stopped_and_others_are_started() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    is(&agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await, State::Deployed);
+    let asked = || Release { app: blog(), wait: 0 };
+    is(&agent.end(Command::Reload(asked())).await, State::Ok);
+    is(&agent.end(Command::Stop(asked())).await, State::Ok);
+    is(&agent.end(Command::Reload(asked())).await, State::Failed);
+    agent.calls();
+    let next = bed.again(&agent);
+    next.router.resume().await.unwrap();
+    next.router.drain().await;
+    assert!(next.calls().is_empty(), "it was stopped on purpose");
+    let next = bed.again(&agent);
+    is(&next.end(Command::Start(asked())).await, State::Ok);
+    next.runtime.0.lock().unwrap().listening = false;
+    next.calls();
+    next.router.resume().await.unwrap();
+    next.router.drain().await;
+    assert_eq!(next.calls(), ["start"]);
+}
+
+#[tokio::test]
+async fn a_removed_app_leaves_its_data() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    is(&agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await, State::Deployed);
+    put(&agent.paths().data().join("kept"), b"x");
+    let asked = || Command::Remove(Release { app: blog(), wait: 0 });
+    is(&agent.end(asked()).await, State::Ok);
+    assert!(agent.paths().data().join("kept").exists());
+    assert!(!agent.paths().releases().exists() && agent.current().is_none());
+    is(&agent.end(asked()).await, State::Unchanged);
+}
