@@ -13,7 +13,9 @@ use server::{Health, Server};
 use tokio::{task::JoinSet, time::timeout};
 
 use super::*;
-use crate::{app::record::Begin, config::Config, db::Db, secrets::Keyring};
+use crate::{
+    app::record::Begin, backup::NoBackups, config::Config, db::Db, runtime::assets::Assets, secrets::Keyring,
+};
 
 /// A host with its minion's bus, and somebody who listens as the master would.
 struct Stage {
@@ -37,9 +39,13 @@ impl Stage {
         let config = Config::load(&at("agent.toml")).unwrap();
         let db = Db::open(&at("agent.db")).unwrap();
         let keyring = Keyring::open(&at("identity")).unwrap();
-        let host = Arc::new(Host { config, db, keyring, runtimes: Vec::new(), started: 0 });
+        let assets = Assets::write(folder.path()).unwrap();
+        let records = Arc::new(db.clone());
+        let program = at("none");
+        let runtimes = Vec::new();
+        let host = Arc::new(Host { config, records, db, keyring, runtimes, assets, program, started: 0 });
         let stop = CancellationToken::new();
-        let router = Router::new(Arc::clone(&host), stop.clone());
+        let router = Router::new(Arc::clone(&host), Arc::new(NoBackups), stop.clone());
         Self { folder, host, router, stop, tasks: JoinSet::new() }
     }
 
@@ -123,7 +129,7 @@ async fn answers_wait_for_a_minion_that_is_away_and_outlive_the_agent() {
     assert_eq!(stage.host.db.waiting(9, 9999).await.unwrap().len(), 1);
 
     stage.stop = CancellationToken::new();
-    stage.router = Router::new(Arc::clone(&stage.host), stage.stop.clone());
+    stage.router = Router::new(Arc::clone(&stage.host), Arc::new(NoBackups), stage.stop.clone());
     let _minion = stage.minion();
     let (_bus, mut stream) = stage.other().await;
     stage.start();
