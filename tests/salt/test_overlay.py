@@ -225,6 +225,24 @@ def test_a_stylesheet_that_names_a_missing_file_stops_no_deploy(project: Project
     assert list((project.home / "static").glob("broken.*.css"))
 
 
+def test_hashed_names_of_the_projects_own_get_a_manifest_of_each_release(project: Project) -> None:
+    project.start()
+    settings = project.code / "shop/settings.py"
+    storage = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    storages = {
+        "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+        "staticfiles": {"BACKEND": storage},
+    }
+    settings.write_text(settings.read_text() + f"\nSTORAGES = {storages}\n")
+    for release in ("1.0-0123456789ab", "2.0-0123456789ab"):
+        project.run("python", "-m", "flipside_static", FLIPSIDE_RELEASE=release)
+        assert (project.home / f"static/staticfiles-{release}.json").exists()
+    assert not (project.home / "static/staticfiles.json").exists()
+    seen = project.python(LOOK)["STORAGES"]
+    assert seen["default"]["BACKEND"].endswith("InMemoryStorage")
+    assert seen["staticfiles"]["BACKEND"] == "flipside_storage.ReleaseManifestStorage"
+
+
 def test_the_older_names_of_storages_still_work(tmp_path: Path) -> None:
     """Django 5.1 removed them."""
     project = Project(tmp_path, "4.2").start()

@@ -16,7 +16,13 @@ import django
 LOCAL = {"localhost", "127.0.0.1", "[::1]", ".localhost", "0.0.0.0", "*", "testserver"}
 PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
-STATICFILES = "django.contrib.staticfiles.storage.StaticFilesStorage"
+STORAGE_MODULE = "django.contrib.staticfiles.storage"
+STATICFILES = f"{STORAGE_MODULE}.StaticFilesStorage"
+# Django's storages, and ours in their place. Any other is the project's choice.
+STORAGES = {
+    STATICFILES: "flipside_storage.ReleaseStaticFilesStorage",
+    f"{STORAGE_MODULE}.ManifestStaticFilesStorage": "flipside_storage.ReleaseManifestStorage",
+}
 
 
 def filled(settings, module, env):
@@ -150,17 +156,22 @@ def _static(settings, env, place):
     url = settings.get("STATIC_URL") or ""
     if env.get("STATIC_URL") and "//" not in str(url):
         changes["STATIC_URL"] = env["STATIC_URL"]
-    storages = settings.get("STORAGES")
-    staticfiles = (storages or {}).get("staticfiles") or {}
-    left_alone = staticfiles.get("BACKEND", STATICFILES) == STATICFILES
-    older = settings.get("STATICFILES_STORAGE") or settings.get("DEFAULT_FILE_STORAGE")
-    if left_alone and not older:
+    storages = settings.get("STORAGES") or {}
+    older = settings.get("STATICFILES_STORAGE")
+    if older or settings.get("DEFAULT_FILE_STORAGE"):
+        # The names of before Django 5.1, which exclude the new one.
+        if (older or STATICFILES) in STORAGES:
+            changes["STATICFILES_STORAGE"] = STORAGES[older or STATICFILES]
+        return changes
+    staticfiles = storages.get("staticfiles") or {}
+    ours = STORAGES.get(staticfiles.get("BACKEND", STATICFILES))
+    if ours:
         default = {"BACKEND": "django.core.files.storage.FileSystemStorage"}
-        ours = {"BACKEND": "flipside_storage.ReleaseStaticFilesStorage"}
-        changes["STORAGES"] = {"default": default, **(storages or {}), "staticfiles": {**staticfiles, **ours}}
-    elif older and settings.get("STATICFILES_STORAGE", STATICFILES) == STATICFILES:
-        # The old names and STORAGES exclude each other.
-        changes["STATICFILES_STORAGE"] = "flipside_storage.ReleaseStaticFilesStorage"
+        changes["STORAGES"] = {
+            "default": default,
+            **storages,
+            "staticfiles": {**staticfiles, "BACKEND": ours},
+        }
     return changes
 
 

@@ -11,10 +11,15 @@ import os
 from django.contrib.staticfiles.storage import ManifestStaticFilesStorage
 
 
-class ReleaseStaticFilesStorage(ManifestStaticFilesStorage):
-    """Django's own hashed storage, forgiving, and with the release in its manifest's name."""
+class ReleaseManifestStorage(ManifestStaticFilesStorage):
+    """Django's own hashed storage, with the release in its manifest's name: a rollback finds its own."""
 
     manifest_name = f"staticfiles-{os.environ.get('FLIPSIDE_RELEASE', 'none')}.json"
+
+
+class ReleaseStaticFilesStorage(ReleaseManifestStorage):
+    """The same, forgiving: for projects that have never seen hashed names."""
+
     manifest_strict = False
 
     def hashed_name(self, name, content=None, filename=None):
