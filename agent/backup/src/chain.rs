@@ -77,7 +77,7 @@ impl FromStr for Position {
 }
 
 /// The name of an object within its chain, taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name {
     /// 0 to 3.
     pub level: u8,

@@ -218,6 +218,11 @@ impl Recipients {
 pub struct Identities(Vec<Box<dyn age::Identity + Send + Sync>>);
 
 impl Identities {
+    /// Nobody's.
+    pub(crate) fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Parses the content of an age identity file or of an SSH private key; `from` names it in errors.
     ///
     /// # Errors
@@ -295,6 +300,14 @@ pub fn unwrap_epoch(
     }
     let key = hex::decode(&file.key).ok_or(CryptError::Refused("the epoch's key is malformed"))?;
     Ok(Epoch { key: EpochKey(key), name: file.name.clone() })
+}
+
+/// The same key file, for other recipients.
+///
+/// # Errors
+/// When no identity opens it, or age fails.
+pub fn rewrap_epoch(file: &[u8], identities: &Identities, to: &Recipients) -> Result<Vec<u8>, CryptError> {
+    to.wrap(&identities.unwrap(file)?)
 }
 
 /// Checks an epoch's signature file, against the key too if it is at hand; says who signed.

@@ -20,9 +20,13 @@ use crate::{
 };
 
 mod apply;
+mod check;
+mod list;
 pub(crate) mod reader;
 mod route;
 
+pub use check::{ChainReport, check_chain};
+pub use list::{Listed, Point, list, rewrap};
 pub use reader::ReadError;
 pub use route::Routes;
 
@@ -271,7 +275,11 @@ pub(crate) struct Found {
 
 /// Finds the chain and the position in it.
 pub(crate) async fn find(source: &Source, target: Target) -> Result<Found, RestoreError> {
-    let found = named_chains(source, target).await?;
+    let only = match target {
+        Target::Position(position) => Some(position.chain),
+        _ => source.chain,
+    };
+    let found = named_chains(source, only).await?;
     let mut best: Option<Found> = None;
     for (reader, catalog, name) in found {
         let Some((seq, time_ms)) = position_in(&reader, &catalog, target).await? else { continue };
@@ -285,13 +293,9 @@ pub(crate) async fn find(source: &Source, target: Target) -> Result<Found, Resto
 /// The chains that are meant, each with its listing and name.
 async fn named_chains(
     source: &Source,
-    target: Target,
+    only: Option<ChainId>,
 ) -> Result<Vec<(Arc<Reader>, Catalog, String)>, RestoreError> {
     let store = |error| RestoreError::Read(ReadError::Store(error));
-    let only = match target {
-        Target::Position(position) => Some(position.chain),
-        _ => source.chain,
-    };
     let all = match only {
         Some(chain) => vec![chain],
         None => chains(&*source.store).await.map_err(store)?,
@@ -328,7 +332,7 @@ async fn named_chains(
 }
 
 /// Whether `wanted` means the database `name`: it is it, or its last part.
-fn is_called(name: &str, wanted: &str) -> bool {
+pub fn is_called(name: &str, wanted: &str) -> bool {
     name == wanted || name.rsplit_once('/').is_some_and(|(_, last)| last == wanted)
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     chain::{Catalog, ChainId, Header, Name},
-    crypt::{CryptError, Epoch, HostKey, Identities, check_epoch, unwrap_epoch},
+    crypt::{CryptError, Epoch, HostKey, Identities, Recipients, check_epoch, rewrap_epoch, unwrap_epoch},
     segment::{Body, SegmentError},
     store::{ErrorKind, Store, StoreError},
 };
@@ -130,6 +130,15 @@ impl Reader {
         Ok(epoch)
     }
 
+    /// An epoch's key file for other recipients.
+    pub(crate) async fn rewrapped(&self, number: u32, to: &Recipients) -> Result<Vec<u8>, ReadError> {
+        // Signature and commitment first: a forged epoch must not be passed on as ours.
+        self.epoch(number).await?;
+        let key = format!("{}/epoch/{number:08x}.age", self.chain);
+        let file = self.get(&key).await?;
+        rewrap_epoch(&file, &self.identities, to).map_err(|source| ReadError::Locked { key, source })
+    }
+
     /// Refuses a signer who is not the pinned one, or not the one before.
     pub(crate) fn believe(&self, key: &str, host: HostKey) -> Result<(), ReadError> {
         let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,6 +155,14 @@ impl Reader {
         let key = name.key(self.chain);
         let bytes = self.get(&key).await?;
         header_of(&key, name, self.chain, &bytes)
+    }
+
+    /// The header of an object, and BLAKE3 of all of it.
+    pub(crate) async fn header_and_hash(&self, name: Name) -> Result<(Header, [u8; 32]), ReadError> {
+        let key = name.key(self.chain);
+        let bytes = self.get(&key).await?;
+        let header = header_of(&key, name, self.chain, &bytes)?;
+        Ok((header, *blake3::hash(&bytes).as_bytes()))
     }
 
     /// An object's part, opened.

@@ -3,6 +3,7 @@
 //! Every command has a one-line description and examples in its `--help`. The flags that several
 //! commands share are global, so that scripts can put them once in front of the verb.
 
+mod backup;
 mod local;
 mod verbs;
 
@@ -10,6 +11,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use backup::{
+    BackupArgs, BackupVerb, FollowArgs, InitArgs, PositionArgs, PruneArgs, ReadArgs, Repo, RestoreFileArgs,
+    RewrapArgs, WatchArgs,
+};
 pub(crate) use local::{AppArgs, AppVerb, DoctorArgs, PublishArgs, SecretArgs, SecretVerb};
 pub(crate) use verbs::{
     DeployArgs, EnvArgs, EnvVerb, HistoryArgs, LockArgs, LockVerb, LogsArgs, MaintenanceArgs, OneApp,
@@ -105,6 +110,8 @@ pub(crate) enum Verb {
     Maintenance(MaintenanceArgs),
     /// Say who holds an app's lock
     Lock(LockArgs),
+    /// Back up any SQLite database, and restore it; no agent is needed
+    Backup(BackupArgs),
     /// List what the agent's store can restore of an app
     #[command(after_help = "Example: flipside backups blog")]
     Backups(OneApp),

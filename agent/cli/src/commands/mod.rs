@@ -1,6 +1,7 @@
 //! From what was typed to what is done: one match, one file a family of verbs.
 
 mod app;
+mod backup;
 mod deploy;
 mod doctor;
 mod logs;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<u8> {
         Verb::Lock(args) => match args.verb {
             LockVerb::Status(args) => questions::lock(&args, &session),
         },
+        Verb::Backup(args) => backup::run(&args, &session),
         Verb::Backups(args) => questions::backups(&args, &session),
         Verb::Ping => questions::ping(&session),
         Verb::Version => questions::version(&session),
