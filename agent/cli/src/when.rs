@@ -31,6 +31,14 @@ pub(crate) fn timestamp(text: &str) -> Result<String> {
     })
 }
 
+/// A time to the second, as it came if it is none.
+pub(crate) fn second(text: &str) -> String {
+    match text.parse::<Timestamp>() {
+        Ok(timestamp) => timestamp.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+        Err(_) => crate::output::clean(text),
+    }
+}
+
 /// Milliseconds for people.
 pub(crate) fn took(ms: u64) -> String {
     match ms {
@@ -67,6 +75,8 @@ mod tests {
     #[test]
     fn durations_read_well() {
         assert_eq!(took(999), "999 ms");
+        assert_eq!(second("2026-11-28T11:49:57.213+01:00"), "2026-11-28 10:49:57Z");
+        assert_eq!(second("never\n"), "never\u{fffd}");
         assert_eq!(took(3250), "3.2 s");
         assert_eq!(took(61_000), "1 min 01 s");
         assert_eq!((age(5).as_str(), age(7200).as_str(), age(200_000).as_str()), ("5s", "2h", "2d"));

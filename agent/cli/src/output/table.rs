@@ -26,7 +26,7 @@ pub(crate) fn render(rows: &[Row], known: &[&str]) -> Vec<String> {
         }
     }
     columns.retain(|column| rows.iter().any(|row| row.get(column).is_some_and(is_shown)));
-    let mut lines = vec![columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect()];
+    let mut lines = vec![columns.iter().map(|column| heading(column)).collect()];
     for row in rows {
         lines.push(columns.iter().map(|column| cell(column, row.get(column))).collect());
     }
@@ -48,6 +48,14 @@ fn align(lines: &[Vec<String>]) -> Vec<String> {
         .collect()
 }
 
+fn heading(column: &str) -> String {
+    match column {
+        "ms" => "TOOK".to_owned(),
+        "at" => "WHEN".to_owned(),
+        _ => column.to_uppercase().replace('_', " "),
+    }
+}
+
 /// A value for people; the column's name says its unit.
 pub(super) fn cell(column: &str, value: Option<&Value>) -> String {
     match value {
@@ -55,6 +63,7 @@ pub(super) fn cell(column: &str, value: Option<&Value>) -> String {
         Some(Value::Bool(true)) if column == "current" => "*".to_owned(),
         Some(Value::Bool(false)) if column == "current" => String::new(),
         Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        Some(Value::String(text)) if column == "at" => when::second(text),
         Some(Value::String(text)) => clean(text),
         Some(Value::Number(number)) => figure(column, number.as_f64().unwrap_or(f64::NAN)),
         Some(value) => who(value).unwrap_or_else(|| "…".to_owned()),
@@ -115,6 +124,6 @@ mod tests {
         );
         assert_eq!(rows(&json!({"releases": data})).len(), 2);
         let data = json!([{"who": {"user": "ann", "via": "salt", "id": null}, "ms": 1500}]);
-        assert_eq!(render(&rows(&data), &["who"]), ["WHO         MS", "ann (salt)  1.5 s"]);
+        assert_eq!(render(&rows(&data), &["who"]), ["WHO         TOOK", "ann (salt)  1.5 s"]);
     }
 }
