@@ -47,6 +47,8 @@ pub struct Endpoints {
 pub struct Minion {
     /// Its id.
     pub id: String,
+    /// Its masters, as it names them itself.
+    pub masters: Vec<String>,
     /// Its bus.
     pub endpoints: Endpoints,
 }
@@ -130,7 +132,22 @@ pub fn minion(config: &Path) -> Result<Minion, DiscoverError> {
         Endpoints::of_minion(&config.sock_dir()?, &id, hash_type)
             .ok_or_else(|| config.wrong("hash_type", "sha224, sha256, sha384 or sha512"))?
     };
-    Ok(Minion { id, endpoints })
+    let mut masters = config.list(&config.settings, "master")?;
+    if masters.is_empty() {
+        masters.push("salt".to_owned());
+    }
+    masters.iter_mut().for_each(without_port);
+    Ok(Minion { id, masters, endpoints })
+}
+
+/// Cuts the port off a host, as Salt does before it names it.
+fn without_port(master: &mut String) {
+    if let Some((host, port)) = master.rsplit_once(':')
+        && !host.contains(':')
+        && port.parse::<u16>().is_ok()
+    {
+        master.truncate(host.len());
+    }
 }
 
 /// The bus of the master of the configuration file `config` (usually `/etc/salt/master`).
@@ -190,7 +207,7 @@ impl<'a> Configuration<'a> {
     }
 
     fn list(&self, settings: &Settings, key: &str) -> Result<Vec<String>, DiscoverError> {
-        settings.list(key).map_err(|Unreadable(key)| self.wrong(&key, "a path or a list of paths"))
+        settings.list(key).map_err(|Unreadable(key)| self.wrong(&key, "a text or a list of texts"))
     }
 
     fn wrong(&self, key: &str, expected: &str) -> DiscoverError {

@@ -94,6 +94,19 @@ fn tcp_takes_ports() {
 }
 
 #[test]
+fn masters_are_named_as_the_minion_names_them() {
+    for (config, masters) in [
+        ("id: a", vec!["salt"]),
+        ("id: a\nmaster: 10.0.0.1", vec!["10.0.0.1"]),
+        ("id: a\nmaster: [one.example.org:4506, two]", vec!["one.example.org", "two"]),
+        ("id: a\nmaster:\n  - '::1'", vec!["::1"]),
+    ] {
+        let folder = folder(&[("minion", config)]);
+        assert_eq!(minion(&folder.path().join("minion")).unwrap().masters, masters, "{config}");
+    }
+}
+
+#[test]
 fn the_master_and_its_default() {
     let folder = folder(&[("master", "sock_dir: /s")]);
     assert_eq!(master(&folder.path().join("master")).unwrap(), Endpoints::of_master(Path::new("/s")));

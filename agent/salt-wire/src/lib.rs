@@ -45,7 +45,7 @@ pub mod frame;
 mod scan;
 mod settings;
 
-pub use bus::{Bus, EventStream, FireError, Incoming, Loss, Options};
+pub use bus::{AskError, Bus, EventStream, FireError, Incoming, Loss, Options};
 pub use discover::{Address, Endpoints};
 pub use event::{EncodeError, Event};
 pub use frame::Framing;

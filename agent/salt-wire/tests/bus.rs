@@ -7,7 +7,7 @@ mod server;
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use rmpv::Value;
-use salt_wire::{Bus, Endpoints, EventStream, FireError, Framing, Incoming, Loss, Options};
+use salt_wire::{AskError, Bus, Endpoints, EventStream, FireError, Framing, Incoming, Loss, Options};
 use server::{Health, Server};
 use tokio::time::timeout;
 
@@ -307,4 +307,37 @@ async fn tcp_works_the_same() {
     bus.fire("mine/a", &data(&[])).await.unwrap();
     assert_eq!(event(&mut stream).await.0, "mine/a");
     drop((server, place));
+}
+
+#[tokio::test]
+async fn the_master_is_asked_and_its_answer_found() {
+    let place = place();
+    let _server = place.serve(Framing::Bare, Framing::Prefixed);
+    let (bus, mut stream) = Bus::connect(place.endpoints.clone(), options());
+    connected(&mut stream).await;
+    // A minion that passes questions on.
+    let prefixes = vec!["__master_req_channel_payload/".to_owned()];
+    let (minion, mut questions) = Bus::connect(place.endpoints.clone(), Options { prefixes, ..options() });
+    connected(&mut questions).await;
+    let answers = async {
+        for answer in [data(&[("ret", 7)]), data(&[("error", 1)])] {
+            let (tag, load) = event(&mut questions).await;
+            assert_eq!(load["n"].as_i64(), Some(1));
+            let id = tag.split('/').nth(1).unwrap();
+            assert!(tag.ends_with("/10.0.0.1"), "{tag}");
+            minion.fire("__master_req_channel_return/another", &data(&[])).await.unwrap();
+            minion.fire(&format!("__master_req_channel_return/{id}"), &answer).await.unwrap();
+        }
+    };
+    let load = data(&[("n", 1)]);
+    let within = Duration::from_secs(5);
+    let asked = async {
+        let first = bus.ask_master("10.0.0.1", &load, within).await;
+        (first, bus.ask_master("10.0.0.1", &load, within).await)
+    };
+    let ((first, second), ()) = tokio::join!(asked, answers);
+    assert_eq!(first.unwrap().decode::<Data>().unwrap()["ret"].as_i64(), Some(7));
+    assert_eq!(second, Err(AskError::NoMaster));
+    let none = bus.ask_master("10.0.0.1", &load, Duration::from_millis(50)).await;
+    assert_eq!(none, Err(AskError::Silence));
 }

@@ -8,6 +8,7 @@
 
 mod outbox;
 mod pace;
+mod replies;
 mod session;
 mod stream;
 mod transport;
@@ -19,10 +20,13 @@ use tokio::{task::JoinSet, time::timeout};
 
 pub use stream::{EventStream, Incoming};
 
-use self::outbox::{Outbox, Undelivered};
+use self::{
+    outbox::{Outbox, Undelivered},
+    replies::Replies,
+};
 use crate::{
     discover::Endpoints,
-    event::{EncodeError, MAX_EVENT_SIZE, encode},
+    event::{EncodeError, Event, MAX_EVENT_SIZE, encode},
     frame::{FrameError, Framing},
 };
 
@@ -124,10 +128,25 @@ pub enum FireError {
     Shutdown,
 }
 
+/// A question that the master did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It could not be asked.
+    #[error("the minion could not be asked to ask the master")]
+    Fire(#[from] FireError),
+    /// The minion has tried, and the master did not answer it in time.
+    #[error("the master does not answer the minion")]
+    NoMaster,
+    /// Nothing came back in time, as is the rule with Salt 3007.
+    #[error("the minion gave no answer of the master's")]
+    Silence,
+}
+
 /// A handle to fire events with. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Bus {
     outbox: Outbox,
+    replies: Replies,
     options: Arc<Options>,
 }
 
@@ -143,8 +162,9 @@ impl Bus {
         let (outbox, queue) = outbox::new(options.queue);
         let (sender, receiver) = stream::channel(options.queue);
         let mut task = JoinSet::new();
-        task.spawn(session::run(endpoints, options.clone(), queue, sender));
-        (Self { outbox, options }, EventStream::new(receiver, task))
+        let replies = Replies::default();
+        task.spawn(session::run(endpoints, options.clone(), queue, sender, replies.clone()));
+        (Self { outbox, replies, options }, EventStream::new(receiver, task))
     }
 
     /// Fires an event on this bus. `data` must serialize as a map.
@@ -194,8 +214,28 @@ impl Bus {
         let request = ToMaster::<(), _> { tag: None, data: None, events: Some(events), pretag: None };
         self.fire(FIRE_MASTER, &request).await
     }
+
+    /// Has the minion send `load` to its master `master`, as its `master` option names it, over its own encrypted
+    /// channel, and gives back the event that holds the answer under `ret`. Up to `within`; Salt's own time-out
+    /// is some 30 s.
+    ///
+    /// # Errors
+    /// When no answer of the master's came back.
+    pub async fn ask_master(
+        &self,
+        master: &str,
+        load: &impl Serialize,
+        within: Duration,
+    ) -> Result<Event, AskError> {
+        let waiting = self.replies.expect();
+        self.fire(&format!("{ASK}{}/{master}", waiting.id()), load).await?;
+        let reply = timeout(within, waiting.reply()).await.ok().flatten().ok_or(AskError::Silence)?;
+        let failed = reply.value().is_ok_and(|data| !data["error"].is_nil());
+        if failed { Err(AskError::NoMaster) } else { Ok(reply) }
+    }
 }
 
+const ASK: &str = "__master_req_channel_payload/";
 const FIRE_MASTER: &str = "fire_master";
 
 #[derive(Serialize)]

@@ -14,6 +14,7 @@ use super::{
     Incoming, Loss, Options, order,
     outbox::{Outgoing, Queue, Unheard},
     pace::Pace,
+    replies::Replies,
     stream::Sender,
     transport::{Identity, Socket, connect, failed},
 };
@@ -24,9 +25,15 @@ use crate::{
 };
 
 /// Connects for ever. Ends only by being dropped.
-pub(super) async fn run(endpoints: Endpoints, options: Arc<Options>, queue: Queue, sender: Sender) {
+pub(super) async fn run(
+    endpoints: Endpoints,
+    options: Arc<Options>,
+    queue: Queue,
+    sender: Sender,
+    replies: Replies,
+) {
     let pace = Pace::new(options.rate, options.burst);
-    let mut link = Link { endpoints, options, queue, sender, pace, framing: None, session: 0 };
+    let mut link = Link { endpoints, options, queue, sender, replies, pace, framing: None, session: 0 };
     let (shortest, longest) = link.options.back_off;
     let mut pause = shortest;
     loop {
@@ -51,6 +58,7 @@ struct Link {
     options: Arc<Options>,
     queue: Queue,
     sender: Sender,
+    replies: Replies,
     pace: Pace,
     /// What the writing socket took last.
     framing: Option<Framing>,
@@ -60,13 +68,13 @@ struct Link {
 impl Link {
     /// Connects, and serves the connection until it is lost.
     async fn session(&mut self, identity: &Identity) -> Loss {
-        let Self { endpoints, options, queue, sender, pace, framing, session } = self;
+        let Self { endpoints, options, queue, sender, replies, pace, framing, session } = self;
         let publish = match connect(&endpoints.publish, options.echo_timeout).await {
             Ok(publish) => publish,
             Err(loss) => return loss,
         };
         let unheard = Unheard::default();
-        let ear = Ear { address: &endpoints.publish, options, sender, unheard: &unheard };
+        let ear = Ear { address: &endpoints.publish, options, sender, replies, unheard: &unheard };
         let talk = async {
             let mouth = match probe(&endpoints.pull, options, *framing, &unheard).await {
                 Ok(mouth) => mouth,
@@ -113,6 +121,7 @@ struct Ear<'a> {
     address: &'a Address,
     options: &'a Options,
     sender: &'a Sender,
+    replies: &'a Replies,
     unheard: &'a Unheard,
 }
 
@@ -153,11 +162,16 @@ impl Ear<'_> {
         let Ok(body) = event::body(payload) else { return };
         let Ok((tag, _)) = event::split(body) else { return };
         self.unheard.heard(body);
-        if self.options.prefixes.iter().any(|prefix| tag.starts_with(prefix.as_str())) {
-            // A copy: a small event that waits must not hold on to the whole read buffer.
-            if let Ok(event) = Event::parse(&Bytes::copy_from_slice(payload)) {
-                self.sender.event(event);
-            }
+        let expected = self.replies.is_expected(tag);
+        if !expected && !self.options.prefixes.iter().any(|prefix| tag.starts_with(prefix.as_str())) {
+            return;
+        }
+        // A copy: a small event that waits must not hold on to the whole read buffer.
+        let Ok(event) = Event::parse(&Bytes::copy_from_slice(payload)) else { return };
+        if expected {
+            self.replies.deliver(event);
+        } else {
+            self.sender.event(event);
         }
     }
 }

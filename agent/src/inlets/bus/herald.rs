@@ -32,6 +32,9 @@ pub struct Herald {
     pub(super) db: Db,
     passing: mpsc::Sender<News>,
     queue: Mutex<mpsc::Receiver<News>>,
+    /// Something was said on the way.
+    pub(super) passed: Notify,
+    /// Something has ended.
     pub(super) news: Notify,
     tasks: TaskTracker,
 }
@@ -40,8 +43,16 @@ impl Herald {
     /// A herald of the host `minion`.
     pub fn new(minion: &str, db: Db) -> Arc<Self> {
         let (passing, queue) = mpsc::channel(PASSING);
-        let (news, tasks) = (Notify::new(), TaskTracker::new());
-        Arc::new(Self { minion: minion.to_owned(), db, passing, queue: Mutex::new(queue), news, tasks })
+        let (passed, news, tasks) = (Notify::new(), Notify::new(), TaskTracker::new());
+        Arc::new(Self {
+            minion: minion.to_owned(),
+            db,
+            passing,
+            queue: Mutex::new(queue),
+            passed,
+            news,
+            tasks,
+        })
     }
 
     /// Waits until what ended is written down.
@@ -88,7 +99,7 @@ impl Herald {
     fn pass(&self, news: News) {
         // Full: the bus is slow or away, and the end will be told all the same.
         if self.passing.try_send(news).is_ok() {
-            self.news.notify_one();
+            self.passed.notify_one();
         }
     }
 

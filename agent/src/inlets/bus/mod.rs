@@ -15,7 +15,10 @@ mod sender;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use flipside_api::{Code, Failure, Reply};
-use salt_wire::{Bus, Endpoints, EventStream, Incoming, Options, discover};
+use salt_wire::{
+    Bus, EventStream, Incoming, Options,
+    discover::{self, Minion},
+};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -42,9 +45,9 @@ pub async fn serve(host: Arc<Host>, router: Arc<Router>, stop: CancellationToken
     let inlet = Inlet { router, herald: Arc::clone(&herald), free, commands: TaskTracker::new() };
     let run = async {
         loop {
-            let endpoints = find(config).await;
-            tracing::info!(bus = %endpoints.publish, "BusFound");
-            inlet.follow(config, endpoints).await;
+            let minion = find(config).await;
+            tracing::info!(bus = %minion.endpoints.publish, "BusFound");
+            inlet.follow(config, &minion).await;
         }
     };
     tokio::select! {
@@ -54,12 +57,12 @@ pub async fn serve(host: Arc<Host>, router: Arc<Router>, stop: CancellationToken
     Some(herald)
 }
 
-/// The minion's bus, as soon as its configuration says where that is.
-async fn find(config: &Path) -> Endpoints {
+/// The minion, as soon as its configuration says where its bus is.
+async fn find(config: &Path) -> Minion {
     let mut last = String::new();
     loop {
         match discover::minion(config) {
-            Ok(minion) => return minion.endpoints,
+            Ok(minion) => return minion,
             Err(error) => {
                 let problem = chain(&error);
                 if problem != last {
@@ -81,17 +84,18 @@ struct Inlet {
 
 impl Inlet {
     /// Serves this bus until the configuration names another one.
-    async fn follow(&self, config: &Path, endpoints: Endpoints) {
+    async fn follow(&self, config: &Path, minion: &Minion) {
         let options = Options {
             prefixes: vec![request::PREFIX.to_owned()],
             echo_tag: "flipside/echo".to_owned(),
             ..Options::default()
         };
-        let (bus, mut stream) = Bus::connect(endpoints.clone(), options);
+        let (bus, mut stream) = Bus::connect(minion.endpoints.clone(), options);
         let connected = watch::Sender::new(false);
         tokio::select! {
-            () = self.listen(&mut stream, &connected, config, &endpoints) => {}
-            () = sender::send(&bus, &self.herald, connected.subscribe()) => {}
+            () = self.listen(&mut stream, &connected, config, minion) => {}
+            () = sender::send_ends(&bus, minion, &self.herald, connected.subscribe()) => {}
+            () = sender::send_passing(&bus, &self.herald, connected.subscribe()) => {}
         }
     }
 
@@ -100,7 +104,7 @@ impl Inlet {
         stream: &mut EventStream,
         connected: &watch::Sender<bool>,
         config: &Path,
-        endpoints: &Endpoints,
+        minion: &Minion,
     ) {
         while let Some(incoming) = stream.next().await {
             match incoming {
@@ -112,7 +116,7 @@ impl Inlet {
                 Incoming::Lost(why) => {
                     connected.send_replace(false);
                     tracing::warn!(why = chain(&why), "BusLost");
-                    if discover::minion(config).is_ok_and(|minion| minion.endpoints != *endpoints) {
+                    if discover::minion(config).is_ok_and(|found| found != *minion) {
                         return;
                     }
                 }

@@ -1,10 +1,18 @@
-//! From the outbox to the master, by the minion's bus.
+//! From the outbox to the master, by the minion.
+//!
+//! `fire_master` is the minion's promise to try, and it forgets what it could not deliver. So an end is sent over
+//! the minion's own channel to the master, and stays in the outbox until the master itself has answered. Salt 3007
+//! never passes such an answer on; there the promise must do.
 
 use std::time::Duration;
 
-use salt_wire::{Bus, FireError};
-use serde_json::Value;
-use tokio::{sync::watch, time::Instant};
+use salt_wire::{AskError, Bus, FireError, discover::Minion};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::herald::{Herald, News};
 use crate::host::chain;
@@ -14,59 +22,124 @@ const BATCH: u32 = 50;
 const BATCH_BYTES: usize = 256 << 10;
 /// How often ends are looked for that nobody announced.
 const CATCH_UP: Duration = Duration::from_secs(15);
-/// The pause after a failure.
-const PAUSE: Duration = Duration::from_secs(2);
+/// The pauses after failures.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// How long the minion may take to say that the master does not answer it: three tries of up to ten seconds.
+const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Sends while the bus is there; ends only by being dropped.
-pub(super) async fn send(bus: &Bus, herald: &Herald, mut connected: watch::Receiver<bool>) {
-    let mut catch_up = Instant::now();
-    loop {
-        if connected.wait_for(|connected| *connected).await.is_err() {
-            return;
-        }
-        if catch_up <= Instant::now() {
-            herald.catch_up().await;
-            catch_up = Instant::now() + CATCH_UP;
-        }
-        match batch(bus, herald).await {
-            Ok(true) => {}
-            Ok(false) => {
-                tokio::select! {
-                    () = herald.news.notified() => {}
-                    () = tokio::time::sleep_until(catch_up) => {}
-                }
-            }
-            Err(problem) => {
-                tracing::warn!(problem, "AnswersNotSent");
-                tokio::time::sleep(PAUSE).await;
-            }
+/// Sends what is said on the way, and nobody's loss if it is lost.
+pub(super) async fn send_passing(bus: &Bus, herald: &Herald, mut connected: watch::Receiver<bool>) {
+    while connected.wait_for(|connected| *connected).await.is_ok() {
+        let events = herald.passing(BATCH as usize);
+        if events.is_empty() {
+            herald.passed.notified().await;
+        } else if let Err(error) = bus.fire_master_batch(&events).await {
+            tracing::debug!(%error, "ProgressNotSent");
         }
     }
 }
 
-/// Sends one batch; false when there was nothing to send.
-async fn batch(bus: &Bus, herald: &Herald) -> Result<bool, String> {
-    let waiting = herald.db.waiting(BATCH, BATCH_BYTES).await.map_err(|error| chain(&error))?;
-    // The beginnings first: an end follows its own.
-    let mut events: Vec<News> = herald.passing(BATCH as usize);
-    let last = waiting.last().map(|waiting| waiting.seq);
-    for waiting in waiting {
-        match serde_json::from_str::<Value>(&waiting.data) {
-            Ok(data) => events.push((waiting.tag, data)),
-            Err(error) => tracing::error!(tag = waiting.tag, %error, "OutboxDamaged"),
+/// Sends the ends, each until it has arrived.
+pub(super) async fn send_ends(
+    bus: &Bus,
+    minion: &Minion,
+    herald: &Herald,
+    mut connected: watch::Receiver<bool>,
+) {
+    let route = Route { bus, minion, herald };
+    let mut pause = PAUSES.0;
+    while connected.wait_for(|connected| *connected).await.is_ok() {
+        let mut gone = connected.clone();
+        let problem = tokio::select! {
+            problem = route.serve(&mut pause) => problem,
+            // Another minion may have other manners.
+            _ = gone.wait_for(|connected| !connected) => continue,
+        };
+        tracing::warn!(problem, "AnswersNotSent");
+        sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+/// How ends get from here to the master.
+struct Route<'a> {
+    bus: &'a Bus,
+    minion: &'a Minion,
+    herald: &'a Herald,
+}
+
+impl Route<'_> {
+    /// Sends batch after batch until one fails; says why.
+    async fn serve(&self, pause: &mut Duration) -> String {
+        let answers = match self.ask(&[]).await {
+            Ok(()) | Err(AskError::NoMaster) => true,
+            Err(AskError::Silence) => false,
+            Err(error) => return chain(&error),
+        };
+        tracing::debug!(answers, "MinionUnderstood");
+        let mut catch_up = Instant::now();
+        loop {
+            if catch_up <= Instant::now() {
+                self.herald.catch_up().await;
+                catch_up = Instant::now() + CATCH_UP;
+            }
+            match self.batch(answers).await {
+                Ok(true) => *pause = PAUSES.0,
+                Ok(false) => tokio::select! {
+                    () = self.herald.news.notified() => {}
+                    () = sleep_until(catch_up) => {}
+                },
+                Err(problem) => return problem,
+            }
         }
     }
-    if events.is_empty() && last.is_none() {
-        return Ok(false);
+
+    /// Sends one batch; false when there was nothing to send.
+    async fn batch(&self, answers: bool) -> Result<bool, String> {
+        let db = &self.herald.db;
+        let waiting = db.waiting(BATCH, BATCH_BYTES).await.map_err(|error| chain(&error))?;
+        let Some(last) = waiting.last().map(|waiting| waiting.seq) else { return Ok(false) };
+        // The beginnings first: an end follows its own.
+        let mut events: Vec<News> = self.herald.passing(BATCH as usize);
+        for waiting in waiting {
+            match serde_json::from_str::<Value>(&waiting.data) {
+                Ok(data) => events.push((waiting.tag, data)),
+                Err(error) => tracing::error!(tag = waiting.tag, %error, "OutboxDamaged"),
+            }
+        }
+        let sent = if answers {
+            self.ask(&events).await
+        } else {
+            self.bus.fire_master_batch(&events).await.map_err(AskError::Fire)
+        };
+        match sent {
+            Ok(()) => {}
+            // Such a batch would never go: better to lose it than all that wait behind it.
+            Err(AskError::Fire(FireError::Encode(error))) => tracing::error!(%error, "OutboxDamaged"),
+            Err(error) => return Err(chain(&error)),
+        }
+        db.taken(last).await.map_err(|error| chain(&error))?;
+        Ok(true)
     }
-    match bus.fire_master_batch(&events).await {
-        Ok(()) => {}
-        // Such a batch would never go: better to lose it than all that wait behind it.
-        Err(FireError::Encode(error)) => tracing::error!(%error, "OutboxDamaged"),
-        Err(error) => return Err(error.to_string()),
+
+    /// Hands events to the first master that takes them; none at all is a question whether one would.
+    async fn ask(&self, events: &[News]) -> Result<(), AskError> {
+        let events: Vec<_> = events.iter().map(|(tag, data)| InBatch { tag, data }).collect();
+        let load = json!({ "cmd": "_minion_event", "id": self.minion.id, "pretag": null, "events": events });
+        let mut failed = AskError::Silence;
+        for master in &self.minion.masters {
+            match self.bus.ask_master(master, &load, PATIENCE).await {
+                Ok(_) => return Ok(()),
+                Err(AskError::Silence) => {}
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
-    if let Some(last) = last {
-        herald.db.taken(last).await.map_err(|error| chain(&error))?;
-    }
-    Ok(true)
+}
+
+#[derive(Serialize)]
+struct InBatch<'a> {
+    tag: &'a str,
+    data: &'a Value,
 }

@@ -7,7 +7,7 @@ mod server;
 use std::{fs::File, io::Write};
 
 use flipside_api::{Command, Outcome, Release, Request, State, Who};
-use salt_wire::Framing;
+use salt_wire::{Endpoints, Framing};
 use serde_json::{Value, json};
 use server::{Health, Server};
 use tokio::{task::JoinSet, time::timeout};
@@ -27,6 +27,7 @@ struct Stage {
 }
 
 const ID: &str = "web1";
+const ASK: &str = "__master_req_channel_payload/";
 
 impl Stage {
     fn new() -> Self {
@@ -63,20 +64,28 @@ impl Stage {
 
     /// Somebody else on the same bus, once it is there.
     async fn other(&self) -> (Bus, EventStream) {
-        let options = Options { prefixes: vec!["fire_master".into()], ..Options::default() };
+        let options = Options { prefixes: vec!["fire_master".into(), ASK.into()], ..Options::default() };
         let (bus, mut stream) = Bus::connect(self.endpoints(), options);
         while !matches!(stream.next().await, Some(Incoming::Connected { .. })) {}
         (bus, stream)
     }
 }
 
-/// The next `count` events that go to the master.
-async fn to_master(stream: &mut EventStream, count: usize) -> Vec<(String, Value)> {
+/// The next `count` events that go to the master. `bus` answers for the minion, unless the master is silent.
+async fn to_master((bus, stream): &mut (Bus, EventStream), count: usize) -> Vec<(String, Value)> {
     let mut events = Vec::new();
     while events.len() < count {
         let incoming = timeout(Duration::from_secs(20), stream.next()).await.expect("nothing came").unwrap();
         let Incoming::Event(event) = incoming else { continue };
         let data: Value = event.decode().unwrap();
+        if let Some((_, rest)) = event.tag().split_once(ASK) {
+            let (id, master) = rest.split_once('/').unwrap();
+            assert_eq!(
+                (master, data["cmd"].as_str(), data["id"].as_str()),
+                ("salt", Some("_minion_event"), Some(ID))
+            );
+            bus.fire(&format!("__master_req_channel_return/{id}"), &json!({"ret": null})).await.unwrap();
+        }
         for event in data["events"].as_array().unwrap() {
             events.push((event["tag"].as_str().unwrap().to_owned(), event["data"].clone()));
         }
@@ -93,26 +102,26 @@ async fn a_request_by_event_is_answered_to_the_master() {
     let mut stage = Stage::new();
     let _minion = stage.minion();
     stage.start();
-    let (bus, mut stream) = stage.other().await;
-    bus.fire("flipside/do/reload/blog", &json!({"id": "r1"})).await.unwrap();
+    let mut other = stage.other().await;
+    other.0.fire("flipside/do/reload/blog", &json!({"id": "r1"})).await.unwrap();
     // The inlet may have connected after the event was fired: then it is fired again, as a person would.
     let events = loop {
-        match timeout(Duration::from_secs(2), to_master(&mut stream, 2)).await {
+        match timeout(Duration::from_secs(2), to_master(&mut other, 2)).await {
             Ok(events) => break events,
-            Err(_) => bus.fire("flipside/do/reload/blog", &json!({"id": "r1"})).await.unwrap(),
+            Err(_) => other.0.fire("flipside/do/reload/blog", &json!({"id": "r1"})).await.unwrap(),
         }
     };
     assert_eq!(events[0].0, "flipside/on/reload/blog/started");
     assert_eq!(events[1].0, "flipside/on/reload/blog/failed");
     assert_eq!((events[1].1["id"].as_str(), events[1].1["via"].as_str()), (Some("r1"), Some("event")));
-    bus.fire("flipside/do/deploy/blog", &json!({"id": "r2"})).await.unwrap();
-    bus.fire("flipside/do/reload/BLOG", &json!({"id": "r3"})).await.unwrap();
-    bus.fire("flipside/on/reload/blog/done", &json!({"id": "r4"})).await.unwrap();
-    let events = to_master(&mut stream, 1).await;
+    other.0.fire("flipside/do/deploy/blog", &json!({"id": "r2"})).await.unwrap();
+    other.0.fire("flipside/do/reload/BLOG", &json!({"id": "r3"})).await.unwrap();
+    other.0.fire("flipside/on/reload/blog/done", &json!({"id": "r4"})).await.unwrap();
+    let events = to_master(&mut other, 1).await;
     assert_eq!(events[0].0, "flipside/on/deploy/blog/failed");
     assert_eq!(events[0].1["error"]["code"], "gate");
-    bus.fire("flipside/do/status/blog", &json!({"id": "r5"})).await.unwrap();
-    assert_eq!(to_master(&mut stream, 1).await[0].1["id"], "r5");
+    other.0.fire("flipside/do/status/blog", &json!({"id": "r5"})).await.unwrap();
+    assert_eq!(to_master(&mut other, 1).await[0].1["id"], "r5");
 }
 
 #[tokio::test]
@@ -131,9 +140,9 @@ async fn answers_wait_for_a_minion_that_is_away_and_outlive_the_agent() {
     stage.stop = CancellationToken::new();
     stage.router = Router::new(Arc::clone(&stage.host), Arc::new(NoBackups), stage.stop.clone());
     let _minion = stage.minion();
-    let (_bus, mut stream) = stage.other().await;
+    let mut other = stage.other().await;
     stage.start();
-    let events = to_master(&mut stream, 1).await;
+    let events = to_master(&mut other, 1).await;
     assert_eq!(events[0].0, "flipside/on/reload/blog/failed");
     assert_eq!((events[0].1["user"].as_str(), events[0].1["minion"].as_str()), (Some("ann"), Some(ID)));
     while !stage.host.db.waiting(9, 9999).await.unwrap().is_empty() {
@@ -159,9 +168,9 @@ async fn what_ended_without_an_answer_is_announced_at_the_next_start() {
     let ended = crate::sys::clock::now_ms() - 60_000;
     stage.host.db.end("d1", &Outcome::good(State::Deployed, "unseen"), ended, None).await.unwrap();
     let _minion = stage.minion();
-    let (_bus, mut stream) = stage.other().await;
+    let mut other = stage.other().await;
     stage.start();
-    let events = to_master(&mut stream, 1).await;
+    let events = to_master(&mut other, 1).await;
     assert_eq!(events[0].0, "flipside/on/deploy/blog/done");
     assert_eq!(events[0].1["deployment"], "d1");
     assert!(stage.host.db.unannounced(0, i64::MAX).await.unwrap().is_empty());
