@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     app::{
+        deployment::Step,
         env::{self, Env},
         paths::AppPaths,
         plan::Kind,
@@ -74,6 +75,11 @@ impl Context {
     /// Whether requests are held while the databases change.
     pub(crate) fn is_held(&self) -> bool {
         self.work.kind == Kind::Held.name()
+    }
+
+    /// Whether the plan has this step.
+    pub(crate) fn will(&self, step: Step) -> bool {
+        self.work.steps.iter().any(|name| name == step.name())
     }
 
     /// The instance that the new spec asks for.

@@ -85,24 +85,34 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// What the release answered, where it was imported and answered at all, be it with a status of 500.
+    pub fn answer(ended: &Ended) -> Option<u16> {
+        let verdict = Self::read(ended)?;
+        verdict.status.filter(|_| verdict.error.is_empty() && !ended.timed_out)
+    }
+
+    fn read(ended: &Ended) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Line {
+            flipside_preflight: Verdict,
+        }
+        let text = String::from_utf8_lossy(&ended.tail);
+        let line = text.lines().rev().find_map(|line| serde_json::from_str::<Line>(line.trim()).ok());
+        line.map(|line| line.flipside_preflight)
+    }
+
     /// Reads the report at the end of a pre-flight's output.
     ///
     /// # Errors
     /// When the release does not start: it raised, exited, crashed, hung or answered with a 5xx.
     pub fn of(ended: &Ended, timeout: Duration) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Line {
-            flipside_preflight: Verdict,
-        }
         let fail = |message: String, log| Err(Failure::new(Code::Preflight, message).log(log));
         if ended.timed_out {
             let message = format!("the release did not start within {} s", timeout.as_secs());
             return fail(message, ended.lines(30))
                 .map_err(|failure| failure.hint("It hangs at import or in its first request; see the log."));
         }
-        let text = String::from_utf8_lossy(&ended.tail);
-        let report = text.lines().rev().find_map(|line| serde_json::from_str::<Line>(line.trim()).ok());
-        match (report.map(|line| line.flipside_preflight), ended.signal) {
+        match (Self::read(ended), ended.signal) {
             (Some(verdict), _) if verdict.ok && ended.ok() => Ok(verdict),
             (Some(verdict), _) => {
                 let message = match verdict.status {
@@ -149,6 +159,8 @@ mod tests {
         assert!(message(&ended(1, raised)).contains("ImportError: x"));
         let broken = r#"{"flipside_preflight": {"ok": false, "status": 500}}"#;
         assert!(message(&ended(1, broken)).contains("500"));
+        assert_eq!(Verdict::answer(&ended(1, broken)), Some(500));
+        assert_eq!(Verdict::answer(&ended(1, raised)), None);
         assert!(message(&ended(3, "gone")).contains("code 3"));
         assert!(message(&Ended { signal: Some(11), ..Ended::default() }).contains("signal 11"));
         assert!(message(&Ended { timed_out: true, ..Ended::default() }).contains("within 60 s"));
