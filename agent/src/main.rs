@@ -118,7 +118,7 @@ async fn serve(args: &Args, config: Config, keyring: Keyring, db: Db) -> anyhow:
     tracing::info!(id = host.config.id, socket = %host.config.socket.display(), "AgentStarted");
     let bus = bus::serve(Arc::clone(&host), Arc::clone(&router), stop.clone());
     let served = async {
-        let (herald, ()) = tokio::join!(bus, api);
+        let (herald, (), ()) = tokio::join!(bus, api, router.keep());
         router.drain().await;
         if let Some(herald) = herald {
             herald.drain().await;

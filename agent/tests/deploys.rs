@@ -345,6 +345,26 @@ async fn a_stopped_app_stays_stopped_and_others_are_started() {
 }
 
 #[tokio::test]
+async fn an_app_whose_holder_was_killed_is_brought_back() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    is(&agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &one)))).await, State::Deployed);
+    agent.calls();
+    agent.runtime.0.lock().unwrap().listening = false;
+    let back = async {
+        while !agent.runtime.0.lock().unwrap().listening {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        () = agent.router.keep() => panic!("it is kept for as long as the agent runs"),
+        back = tokio::time::timeout(std::time::Duration::from_secs(20), back) => back.unwrap(),
+    }
+    assert_eq!(agent.calls(), ["start"]);
+}
+
+#[tokio::test]
 async fn a_removed_app_leaves_its_data() {
     let bed = Bed::new(OK).await;
     let agent = bed.agent();

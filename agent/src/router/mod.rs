@@ -4,6 +4,7 @@
 //! running command, and gets the recorded outcome of one that has ended.
 
 mod deploys;
+mod keep;
 mod lifecycle;
 mod locks;
 mod logs;
