@@ -89,6 +89,11 @@ def ruff() -> Path:
     return _venv("ruff", RUFF, installer=uv()) / "bin/ruff"
 
 
+def packages(name: str, wanted: list[str]) -> Path:
+    """A venv with other packages, for one test."""
+    return _venv(name, wanted, installer=uv())
+
+
 def _venv(name: str, packages: list[str], installer: Path | None) -> Path:
     """The venv of `packages`, built when it is not there. Its name tells its content."""
     tag = hashlib.sha256("\n".join([PYTHON, *packages]).encode()).hexdigest()[:10]

@@ -17,7 +17,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    chain::{Catalog, ChainId, Name, Object, SNAPSHOT},
+    chain::{Catalog, ChainId, Header, Name, Object, SNAPSHOT},
     store::{Store, StoreError},
 };
 
@@ -52,6 +52,8 @@ pub struct PrunePlan {
     pub chain: ChainId,
     /// What a kept moment needs, or what is too young.
     pub keep: Vec<Object>,
+    /// Of those, what leads past something that goes: read and checked before anything goes.
+    pub cover: Vec<Object>,
     /// What goes, oldest first.
     pub remove: Vec<Object>,
     /// Parts that go too: their writer died before part 0, and the chain went on without them.
@@ -76,6 +78,9 @@ pub enum PruneError {
     /// Since the plan was made something that it keeps has gone.
     #[error("{0} is gone since the plan was made; nothing is removed: make a new plan")]
     Changed(String),
+    /// What should lead past the removed objects is not what its name says.
+    #[error("{0} is not the object that its name says; nothing is removed: see `flipside backup check`")]
+    Unsound(String),
     /// The store failed.
     #[error("the store failed; what was not removed yet stays, and another prune goes on from there")]
     Store(#[source] StoreError),
@@ -87,8 +92,14 @@ pub enum PruneError {
 /// [`PruneError::Broken`] when something is wrong with the chain already.
 pub fn plan(catalog: &Catalog, now_ms: i64, policy: &Policy) -> Result<PrunePlan, PruneError> {
     let objects = &catalog.objects;
-    let (keep, remove, stranded) = (Vec::new(), Vec::new(), Vec::new());
-    let mut plan = PrunePlan { chain: catalog.chain, keep, remove, remove_parts: Vec::new(), stranded };
+    let mut plan = PrunePlan {
+        chain: catalog.chain,
+        keep: Vec::new(),
+        cover: Vec::new(),
+        remove: Vec::new(),
+        remove_parts: Vec::new(),
+        stranded: Vec::new(),
+    };
     let Some(seq) = catalog.last() else { return Ok(plan) };
     let routes = Routes::through(objects);
     if !routes.reach(seq) {
@@ -118,19 +129,23 @@ pub fn plan(catalog: &Catalog, now_ms: i64, policy: &Policy) -> Result<PrunePlan
     }
     plan.remove.sort_by_key(|o| (o.modified_ms, o.name.to, o.name.level));
     plan.remove_parts = dead_parts(catalog, fresh);
+    plan.cover = cover(&plan.keep, &plan.remove);
     Ok(plan)
 }
 
 /// Does what `plan` says and calls `removed` after each object.
 ///
 /// # Errors
-/// [`PruneError::Changed`] before anything is removed; [`PruneError::Store`] at any time.
+/// [`PruneError::Changed`] and [`PruneError::Unsound`] before anything is removed; [`PruneError::Store`] at any
+/// time.
 pub async fn apply(store: &dyn Store, plan: &PrunePlan, removed: impl Fn(&Object)) -> Result<(), PruneError> {
     let now = Catalog::load(store, plan.chain).await.map_err(PruneError::Store)?;
     let there: BTreeMap<Name, u64> = now.objects.iter().map(|o| (o.name, o.bytes)).collect();
     if let Some(gone) = plan.keep.iter().find(|o| there.get(&o.name) != Some(&o.bytes)) {
         return Err(PruneError::Changed(gone.name.key(plan.chain)));
     }
+    let checks = plan.cover.iter().map(|object| check(store, plan.chain, object));
+    stream::iter(checks).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     let removals = plan.remove.iter().map(|object| async {
         // Part 0 first: without it the object is gone, and what a crash leaves of it leads nobody astray.
         for key in &object.keys {
@@ -145,6 +160,36 @@ pub async fn apply(store: &dyn Store, plan: &PrunePlan, removed: impl Fn(&Object
         store.delete(key).await.map_err(PruneError::Store)?;
     }
     Ok(())
+}
+
+/// The kept objects that lead past removed ones: of each higher level the one whose range holds a removed
+/// one's, and the next snapshot.
+fn cover(keep: &[Object], remove: &[Object]) -> Vec<Object> {
+    let mut levels: BTreeMap<u8, BTreeMap<u64, &Object>> = BTreeMap::new();
+    for object in keep {
+        levels.entry(object.name.level).or_default().insert(object.name.to, object);
+    }
+    let mut found = BTreeMap::new();
+    for gone in remove {
+        for (_, ends) in levels.range(gone.name.level + 1..) {
+            let next = ends.range(gone.name.to..).next().map(|(_, object)| *object);
+            // A snapshot's `from` is 0, so it holds every range.
+            if let Some(object) = next.filter(|object| object.name.from <= gone.name.from) {
+                found.insert(object.name, object);
+            }
+        }
+    }
+    found.into_values().cloned().collect()
+}
+
+/// Reads part 0, which vouches for the others, and compares its head with its name.
+async fn check(store: &dyn Store, chain: ChainId, object: &Object) -> Result<(), PruneError> {
+    let key = object.name.key(chain);
+    let bytes = store.get(&key).await.map_err(PruneError::Store)?;
+    let sound = Header::parse(&bytes).is_some_and(|header| {
+        (header.chain, header.name, header.parts as usize) == (chain, object.name, object.keys.len())
+    });
+    if sound { Ok(()) } else { Err(PruneError::Unsound(key)) }
 }
 
 /// Parts without a part 0 that no writer will complete: the same level went on to a later position, long ago.

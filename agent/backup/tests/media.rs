@@ -182,7 +182,7 @@ async fn a_byte_changed_anywhere_or_an_object_gone_is_refused_and_leaves_nothing
     for (key, bytes) in world.fake.objects() {
         let mut wrong: Vec<Option<Vec<u8>>> =
             vec![None, Some(vec![]), Some(bytes[..bytes.len() - 1].to_vec())];
-        wrong.extend((0..bytes.len()).step_by(7).map(|at| {
+        wrong.extend((0..bytes.len()).step_by(23).map(|at| {
             let mut broken = bytes.to_vec();
             broken[at] ^= 1;
             Some(broken)
@@ -321,4 +321,14 @@ async fn a_link_that_takes_a_folders_place_leads_nowhere() {
         assert!(!world.out.exists());
     }
     assert_eq!(fs::read(outside.path().join("passwd")).unwrap(), b"root");
+}
+
+#[test]
+fn a_set_is_begun_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("a/b");
+    let set = flipside_backup::media::set_in(&state).unwrap();
+    assert_eq!(flipside_backup::media::set_in(&state).unwrap(), set);
+    File::create(state.join("set")).unwrap().write_all(b"nonsense").unwrap();
+    assert!(matches!(flipside_backup::media::set_in(&state), Err(MediaError::Refused { .. })));
 }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    io::Write as _,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError},
 };
@@ -63,6 +65,27 @@ pub struct Report {
     pub changing: Vec<String>,
     /// Sockets, pipes and devices, which are no files to keep.
     pub skipped: Vec<String>,
+}
+
+/// The set whose state is kept in the folder `dir`: begun at first use, the same ever after.
+///
+/// # Errors
+/// When the folder cannot be made or written, or what is there is no id.
+pub fn set_in(dir: &Path) -> Result<ChainId, MediaError> {
+    let path = dir.join("set");
+    let begin = || -> std::io::Result<String> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
+        temporary.write_all(ChainId::random().to_string().as_bytes())?;
+        temporary.as_file().sync_all()?;
+        // Of two first runs one wins, and both read what it wrote.
+        let _ = temporary.persist_noclobber(&path);
+        std::fs::File::open(dir)?.sync_all()?;
+        std::fs::read_to_string(&path)
+    };
+    let text =
+        std::fs::read_to_string(&path).or_else(|_| begin()).map_err(MediaError::local("begin", &path))?;
+    text.parse().map_err(|_| MediaError::refused(&path.to_string_lossy(), "it holds no set's id"))
 }
 
 /// What this host keeps of its last list.

@@ -22,7 +22,7 @@ mod object;
 mod restore;
 mod scan;
 
-pub use backup::{Report, Writer};
+pub use backup::{Report, Writer, set_in};
 pub use list::{File, Folder, Link, List};
 pub use restore::{ListEntry, Reader, Restored};
 

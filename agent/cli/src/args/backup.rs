@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::MediaArgs;
+
 /// `backup`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
@@ -49,6 +51,8 @@ pub(crate) enum BackupVerb {
         after_help = "Example: flipside backup rewrap --repo /mnt/backups --identity key.txt --recipient age1…"
     )]
     Rewrap(RewrapArgs),
+    /// The files beside a database: what users uploaded
+    Media(MediaArgs),
 }
 
 /// The store.

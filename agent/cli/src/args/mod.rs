@@ -5,6 +5,7 @@
 
 mod backup;
 mod local;
+mod media;
 mod verbs;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ pub(crate) use backup::{
     RewrapArgs, WatchArgs,
 };
 pub(crate) use local::{AppArgs, AppVerb, DoctorArgs, PublishArgs, SecretArgs, SecretVerb};
+pub(crate) use media::{MediaArgs, MediaListArgs, MediaRestoreArgs, MediaRunArgs, MediaVerb};
 pub(crate) use verbs::{
     DeployArgs, EnvArgs, EnvVerb, HistoryArgs, LockArgs, LockVerb, LogsArgs, MaintenanceArgs, OneApp,
     PackageArgs, PlanArgs, RestoreArgs, RollbackArgs, RunArgs, StatusArgs, Waiting,

@@ -1,6 +1,7 @@
 //! `backup`: the library's verbs, for databases that no agent follows and for stores whose host is gone.
 
 mod follow;
+mod media;
 mod place;
 mod read;
 
@@ -25,6 +26,7 @@ pub(crate) fn run(args: &BackupArgs, session: &Session<'_>) -> Result<u8> {
         BackupVerb::Restore(args) => read::restore(args, session),
         BackupVerb::Prune(args) => read::prune(args, session),
         BackupVerb::Rewrap(args) => read::rewrap(args, session),
+        BackupVerb::Media(args) => media::run(args, session),
     }
 }
 
