@@ -9,6 +9,8 @@ same job id joins what runs. Every function returns one shape; its ``result`` gi
 
 import functools
 import getpass
+import inspect
+import pwd
 import uuid
 
 from salt.exceptions import CommandExecutionError, SaltException
@@ -27,33 +29,6 @@ except ImportError as error:
 
 __virtualname__ = "flipside"
 __func_alias__ = {"reload_": "reload"}
-# Rendered by _output/flipside.py where the master has it; else as Salt's nested output.
-__outputter__ = dict.fromkeys(
-    [
-        "deploy",
-        "plan",
-        "rollback",
-        "releases",
-        "history",
-        "reload",
-        "restart",
-        "stop",
-        "start",
-        "status",
-        "env",
-        "logs",
-        "run",
-        "maintenance",
-        "ping",
-        "version",
-        "backup",
-        "backups",
-        "restore",
-        "backup_check",
-        "remove",
-    ],
-    "flipside",
-)
 # A first migration may take long, and so may each hook of a deploy; the agent has a deadline for every one.
 COMMAND_SECONDS = 4 * 3600
 QUESTION_SECONDS = 60
@@ -161,9 +136,10 @@ def run(app, *command, stdin=None, timeout=0, **kwargs):
     """
     Runs a command in the app's release and environment; its exit code is Salt's.
 
-    An argument with ``=`` in it is a keyword to Salt: give the whole command as one list then.
+    ``--`` keeps salt from taking the command's options for its own. An argument with ``=`` in it is a keyword
+    to Salt: give the whole command as one list then.
 
-    CLI Example: ``salt web1 flipside.run blog django-admin check`` or
+    CLI Example: ``salt web1 flipside.run blog -- django-admin check --deploy`` or
     ``salt web1 flipside.run blog '["django-admin", "loaddata", "a=b.json"]'``
     """
     if len(command) == 1 and isinstance(command[0], list):
@@ -218,6 +194,14 @@ def ping(**kwargs):
 def version(**kwargs):
     """Versions of the agent and of the contract. CLI Example: ``salt '*' flipside.version``"""
     return _agent("version", kwargs)
+
+
+# Rendered by _output/flipside.py where the master has it; else as Salt's nested output.
+__outputter__ = {
+    name: "flipside"
+    for name, value in list(globals().items())
+    if inspect.isfunction(value) and name[0] != "_"
+}
 
 
 def layout(flipside=None):
@@ -343,6 +327,9 @@ def _deploy(call, name, tag, release, options):
     chosen = minion.release(name, tag, release)
     known = call.ask("releases", QUESTION_SECONDS, app=name).get("data")
     installed = isinstance(known, list) and any(one.get("release") == chosen for one in known)
+    if options["test"] and spec.get("user") and not _is_user(spec["user"]):
+        # On a host that flipside.app has never seen, a plan can still be told.
+        del spec["user"]
     folder = package.fetch(minion.cache_file, name, chosen, wheels=not installed and not options["test"])
     note = minion.ensure_vhost(name, vhost, options["test"])
     target = {"release": chosen, "dir": str(folder)}
@@ -354,6 +341,13 @@ def _deploy(call, name, tag, release, options):
         package.forget(folder, minion.cachedir)
         minion.forget_files(name, vhost)
     return said
+
+
+def _is_user(name):
+    try:
+        return pwd.getpwnam(name) is not None
+    except KeyError:
+        return False
 
 
 def _status(call, app):
@@ -393,7 +387,8 @@ def _agent(verb, kwargs, app=None):
         return _end(answer.never(f"the agent does not answer: {error}; {NO_AGENT}"))
     except (Refused, client.BadAnswer) as error:
         return _end(answer.never(str(error)))
-    said = answer.whole({}, outcome.get("comment", ""), agent=outcome.get("data"), contract=client.VERSION)
+    comment = outcome.get("comment") or ("the agent answers" if verb == "ping" else "")
+    said = answer.whole({}, comment, agent=outcome.get("data"), contract=client.VERSION)
     return _end({**said, "result": outcome["result"]})
 
 

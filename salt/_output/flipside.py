@@ -84,16 +84,18 @@ def _app(name, said):
     lines = ["  " + "  ".join(head)]
     if said.get("comment"):
         lines.append(f"    {_clean(said['comment'])}")
+    planned = said.get("state") == "planned"
     steps = [step for step in said.get("steps") or [] if isinstance(step, dict)]
     width = max((len(str(step.get("name", ""))) for step in steps), default=0)
     for step in steps:
-        took = _took(step.get("ms") or 0)
-        text = f"    {MARKS[bool(step.get('ok'))]} {_clean(str(step.get('name', ''))):<{width}}  {took:>7}"
+        took = "" if planned else _took(step.get("ms") or 0)
+        mark = "·" if planned else MARKS[bool(step.get("ok"))]
+        text = f"    {mark} {_clean(str(step.get('name', ''))):<{width}}  {took:>7}"
         lines.append(f"{text}  {_clean(str(step.get('message') or ''))}".rstrip())
     for stream in ("stdout", "stderr"):
         lines += [f"    {_clean(line)}" for line in str(said.get(stream) or "").splitlines()]
     lines += [f"    {_clean(str(line))}" for line in said.get("lines") or []]
-    lines += [f"    {line}" for line in _data(said.get("data"))]
+    lines += [f"    {line}" for line in _data(said.get("data"), known=("steps", "code", "lines"))]
     return lines + _error(said.get("error"))
 
 
@@ -107,12 +109,13 @@ def _error(error):
     return lines + ([f"    hint: {_clean(error['hint'])}"] if error.get("hint") else [])
 
 
-def _data(data):
+def _data(data, known=()):
     if isinstance(data, list) and data and all(isinstance(row, dict) for row in data):
         return _table(data)
     if isinstance(data, list):
         return [_clean(str(one)) for one in data]
     if isinstance(data, dict):
+        data = {key: value for key, value in data.items() if key not in known}
         lists = [value for value in data.values() if isinstance(value, list)]
         flat = [f"{_label(key)}: {_cell(key, value)}" for key, value in data.items() if _flat(value)]
         return flat + [line for value in lists for line in _data(value)]
@@ -148,7 +151,7 @@ def _table(rows):
     if not rows:
         return []
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    shown = [key for key in keys if key not in HIDDEN and any(_flat(row.get(key)) for row in rows)]
+    shown = [key for key in keys if key not in HIDDEN and any(_shown(key, row.get(key)) for row in rows)]
     shown.sort(key=lambda key: FIRST.index(key) if key in FIRST else len(FIRST))
     cells = [[_label(key).upper() for key in shown]]
     cells += [[_cell(key, row.get(key)) for key in shown] for row in rows]
@@ -157,6 +160,10 @@ def _table(rows):
         "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
+
+
+def _shown(key, value):
+    return _flat(value) or (key == "who" and isinstance(value, dict))
 
 
 def _flat(value):
@@ -176,7 +183,7 @@ def _cell(key, value):
 
 
 def _label(key):
-    return _clean(str(key)).replace("_", " ")
+    return _clean(str(key)).removesuffix("_seconds").replace("_", " ")
 
 
 def _figure(key, value):

@@ -53,7 +53,7 @@ def text(name, value, problems):
     if isinstance(value, str):
         return value
     kind = "nothing" if value is None else type(value).__name__
-    shown = str(value)[:40] if isinstance(value, int | float) and not isinstance(value, bool) else "…"
+    shown = str(value).lower()[:40] if isinstance(value, bool | int | float) else "…"
     problems.append(
         f"{name}: YAML made {kind} of it; quote it: {name}=\"'{shown}'\" on the command line, "
         f'"{shown}" in pillar, as you mean it (1.10 and 1.1 are one number)'

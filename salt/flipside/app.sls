@@ -137,6 +137,7 @@ flipside-absent-{{ name }}:
     - names:
       - {{ host.nginx.sites }}/{{ name }}.conf
       - {{ host.apps_dir }}/{{ name }}/{{ flip.record }}
+      - {{ host.apps_dir }}/{{ name }}/files
     - require_in:
       - flipside: flipside-nginx
 {%- endfor %}

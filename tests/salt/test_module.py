@@ -124,6 +124,7 @@ def test_a_plan_changes_nothing(minion: Salt, agent: Callable, host: dict) -> No
         (["blog", "wait=soon"], "wait: must be a whole number"),
         (["../etc"], "is no app's name"),
         (["7"], "quote it: app="),
+        (["blog", "tag=yes"], "quote it: tag=\"'true'\""),
     ],
 )
 def test_arguments_that_make_no_sense(
@@ -193,6 +194,14 @@ def test_a_job_that_lost_the_agent_joins_its_command(minion: Salt, agent: Callab
     assert minion.call("flipside.deploy", "blog")[0] == 0
     ids = [request["who"]["id"] for request in heard.heard() if request["command"]["verb"] == "deploy"]
     assert len(ids) == 2 and len(set(ids)) == 1
+
+
+def test_the_plan_of_a_host_without_the_apps_user(minion: Salt, agent: Callable, host: dict) -> None:
+    minion.pillar({"host": {**host, "users": True}, "apps": {"nobody-yet": app()}})
+    publish(minion, "nobody-yet")
+    heard = agent(answers={"deploy": {"state": "planned"}})
+    assert minion.call("flipside.plan")[0] == 0
+    assert "user" not in heard.commands("deploy")[0]["spec"]
 
 
 def test_the_other_verbs(minion: Salt, agent: Callable) -> None:

@@ -56,6 +56,18 @@ def test_a_deploy(screen: ModuleType) -> None:
     ]
 
 
+def test_a_plan_says_what_would_be_done(screen: ModuleType) -> None:
+    steps = [{"name": "fetch", "ok": True, "ms": 0, "message": "5 wheels"}]
+    data = {"kind": "hot", "reasons": ["another release"], "steps": ["fetch"]}
+    blog = entry(state="planned", release="1.1-bbb", steps=steps, data=data)
+    assert screen.output({"web1": whole({"blog": blog})}).splitlines()[1:] == [
+        "  blog  planned  1.1-bbb",
+        "    · fetch           5 wheels",
+        "    kind: hot",
+        "    another release",
+    ]
+
+
 def test_a_failure_shows_the_log_then_why_then_what_to_do(screen: ModuleType) -> None:
     error = {
         "code": "preflight",
@@ -85,7 +97,7 @@ def test_the_status(screen: ModuleType) -> None:
     apps = {"blog": entry(data=data), "shop": entry(data=down), "new": entry(comment="not deployed yet")}
     host = {"id": "web1", "agent": "0.1.0", "up_seconds": 7300}
     assert screen.output({"web1": whole(apps, host=host)}).splitlines() == [
-        "web1  ok  agent 0.1.0  up seconds 2h",
+        "web1  ok  agent 0.1.0  up 2h",
         "  ! shop: nobody listens",
         "  APP   STATE             RELEASE  WORKERS   RSS   DB",
         "  blog  running           1.1-bbb  1/2 busy  100M  1.0G",
@@ -95,13 +107,18 @@ def test_the_status(screen: ModuleType) -> None:
 
 
 def test_tables_and_lines(screen: ModuleType) -> None:
-    rows = [{"release": "1.1-bbb", "current": True}, {"release": "1.0-aaa", "current": False}]
+    ann = {"user": "ann", "via": "salt"}
+    rows = [{"release": "1.1-bbb", "current": True, "who": ann}, {"release": "1.0-aaa", "current": False}]
     text = screen.output({"web1": whole({"blog": entry(data=rows)})})
-    assert "    CURRENT  RELEASE\n    *        1.1-bbb\n             1.0-aaa" in text
+    assert text.splitlines()[2:] == [
+        "    CURRENT  RELEASE  WHO",
+        "    *        1.1-bbb  ann by salt",
+        "             1.0-aaa  -",
+    ]
     text = screen.output(
         {"web1": whole({"blog": entry(lines=["a", "b"], stdout="out\nmore", data={"code": 0})})}
     )
-    assert text.splitlines()[2:] == ["    out", "    more", "    a", "    b", "    code: 0"]
+    assert text.splitlines()[2:] == ["    out", "    more", "    a", "    b"]
 
 
 def test_nothing_steers_the_terminal(screen: ModuleType) -> None:
