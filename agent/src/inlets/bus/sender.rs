@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use salt_wire::{AskError, Bus, FireError, discover::Minion};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, interval, sleep, sleep_until},
 };
 
 use super::herald::{Herald, News};
@@ -26,6 +27,10 @@ const CATCH_UP: Duration = Duration::from_secs(15);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How long the minion may take to say that the master does not answer it: three tries of up to ten seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// How often a minion that is silent is asked again: one that has just started is, until it has found its master.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// When a silent minion is taken for one that never passes answers on: at once, or if it did before.
+const MUTE_AFTER: (Duration, Duration) = (Duration::from_secs(100), Duration::from_secs(3600));
 
 /// Sends what is said on the way, and nobody's loss if it is lost.
 pub(super) async fn send_passing(bus: &Bus, herald: &Herald, mut connected: watch::Receiver<bool>) {
@@ -46,7 +51,7 @@ pub(super) async fn send_ends(
     herald: &Herald,
     mut connected: watch::Receiver<bool>,
 ) {
-    let route = Route { bus, minion, herald };
+    let mut route = Route { bus, minion, herald, proven: false };
     let mut pause = PAUSES.0;
     while connected.wait_for(|connected| *connected).await.is_ok() {
         let mut gone = connected.clone();
@@ -66,17 +71,19 @@ struct Route<'a> {
     bus: &'a Bus,
     minion: &'a Minion,
     herald: &'a Herald,
+    /// Whether the minion has ever passed on an answer.
+    proven: bool,
 }
 
 impl Route<'_> {
     /// Sends batch after batch until one fails; says why.
-    async fn serve(&self, pause: &mut Duration) -> String {
-        let answers = match self.ask(&[]).await {
-            Ok(()) | Err(AskError::NoMaster) => true,
-            Err(AskError::Silence) => false,
+    async fn serve(&mut self, pause: &mut Duration) -> String {
+        let answers = match self.understand().await {
+            Ok(answers) => answers,
             Err(error) => return chain(&error),
         };
-        tracing::debug!(answers, "MinionUnderstood");
+        self.proven |= answers;
+        tracing::info!(answers, "MinionUnderstood");
         let mut catch_up = Instant::now();
         loop {
             if catch_up <= Instant::now() {
@@ -90,6 +97,26 @@ impl Route<'_> {
                     () = sleep_until(catch_up) => {}
                 },
                 Err(problem) => return problem,
+            }
+        }
+    }
+
+    /// Whether the minion passes on the master's answers.
+    async fn understand(&self) -> Result<bool, AskError> {
+        let mut asked = FuturesUnordered::new();
+        let mut again = interval(ASK_AGAIN);
+        let mute = sleep(if self.proven { MUTE_AFTER.1 } else { MUTE_AFTER.0 });
+        tokio::pin!(mute);
+        loop {
+            tokio::select! {
+                Some(answer) = asked.next() => match answer {
+                    // That it looked in vain for the master is an answer too.
+                    Ok(()) | Err(AskError::NoMaster) => return Ok(true),
+                    Err(AskError::Silence) => {}
+                    Err(error) => return Err(error),
+                },
+                _ = again.tick() => asked.push(self.ask(&[])),
+                () = &mut mute => return Ok(false),
             }
         }
     }
