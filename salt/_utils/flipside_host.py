@@ -32,6 +32,8 @@ DEFAULTS = {
         "manage": True,
         "source": "",
         "source_hash": "",
+        "uv_source": "",
+        "uv_source_hash": "",
         "minion_config": "/etc/salt/minion",
         "settings": {},
     },
@@ -66,6 +68,8 @@ LISTEN = re.compile(r"(?:(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:]+\]):)?\d{1,5}")
 URL = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,200}")
 NAME_OF_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?")
 TOKEN = re.compile(r"[0-9a-fA-F-]{16,64}")
+SOURCE = re.compile(r"(?:salt|https)://[A-Za-z0-9._~:/?=%+-]{1,500}")
+HASH = re.compile(r"(?:sha256=)?[0-9a-f]{64}")
 SIZE = re.compile(r"\d{1,6}[kMG]?")
 ADDRESS = re.compile(r"[A-Za-z0-9.\[\]:-]{1,200}:\d{1,5}")
 
@@ -108,6 +112,8 @@ FORMS = (
     ((), ("socket", "apps_dir", "state_dir", "run_dir", "log_dir", "uv", "python"), PATH, False),
     ((), ("build_user", "web_group"), NAME, True),
     (("agent",), ("config", "binary", "minion_config"), PATH, False),
+    (("agent",), ("source", "uv_source"), SOURCE, True),
+    (("agent",), ("source_hash", "uv_source_hash"), HASH, True),
     (("nginx",), ("conf", "sites", "bin", "pid", "access_log", "error_log"), PATH, False),
     (("nginx",), ("temp",), PATH, True),
     (("nginx",), ("url",), URL, True),
@@ -126,6 +132,7 @@ FORM_NAMES = {
     URL: "URL",
     SIZE: "size",
 }
+FORM_NAMES |= {SOURCE: "salt:// or https:// address", HASH: "SHA-256"}
 FORM_NAMES |= {ADDRESS: "host:port", TOKEN: "token", NAME_OF_HOST: "name of a host"}
 SWITCHES = (("users",), ("agent", "manage"), ("nginx", "service"), ("memcached", "service"))
 SWITCHES += (("logrotate", "package"), ("rsyslog", "service"))

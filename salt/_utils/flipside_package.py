@@ -15,6 +15,7 @@ from flipside_refused import Refused
 from flipside_spec import RELEASE, TAG, text
 
 SALTENV = "flipside"
+HINT = "flipside publish puts it there; the store is the environment `flipside` of the master's file_roots"
 WHEEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,250}")
 
 
@@ -98,9 +99,7 @@ def forget(folder, cachedir):
 def _read(cache_file, name, missing):
     path = cache_file(f"salt://{name}", saltenv=SALTENV)
     if not path:
-        raise Refused(
-            [f"tag: {missing}: {name} is not in the package store"], "flipside publish puts it there"
-        )
+        raise Refused([f"tag: {missing}: {name} is not in the package store"], HINT)
     return _load(path)
 
 

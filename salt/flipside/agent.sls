@@ -27,16 +27,20 @@ flipside-build-user:
       - file: {{ host.state_dir }}
 {%- endif %}
 
-{%- if agent.source %}
-{{ agent.binary }}:
+{#- The programs, where pillar says from where: salt://… or a URL with its hash. #}
+{%- for program, source, hash in (
+    (agent.binary, agent.source, agent.source_hash), (host.uv, agent.uv_source, agent.uv_source_hash)) %}
+{%- if source %}
+{{ program }}:
   file.managed:
-    - source: {{ agent.source | json }}
-    {%- if agent.source_hash %}
-    - source_hash: {{ agent.source_hash | json }}
+    - source: {{ source | json }}
+    {%- if hash %}
+    - source_hash: {{ hash | json }}
     {%- endif %}
     - mode: "0755"
     - makedirs: True
 {%- endif %}
+{%- endfor %}
 
 {{ agent.config }}:
   file.managed:
@@ -55,17 +59,9 @@ flipside-build-user:
         agent: {{ agent | json }}
         run_dir: {{ host.run_dir }}
 
-flipside-agent-units:
-  module.run:
-    - name: service.systemctl_reload
-    - onchanges:
-      - file: /etc/systemd/system/flipside-agent.service
-
 flipside-agent:
   service.running:
     - enable: True
-    - require:
-      - module: flipside-agent-units
     - watch:
       - file: {{ agent.config }}
       - file: /etc/systemd/system/flipside-agent.service
