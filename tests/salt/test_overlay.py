@@ -197,6 +197,44 @@ def test_without_a_memcached_library_the_cache_stays(project: Project) -> None:
     assert project.start().python(code)["CACHES"]["default"]["BACKEND"].endswith("LocMemCache")
 
 
+def test_what_django_writes_beside_the_code_goes_to_the_data_folder(project: Project) -> None:
+    project.start()
+    settings = project.code / "shop/settings.py"
+    settings.write_text(
+        settings.read_text()
+        + textwrap.dedent(
+            """
+            LOGGING = {
+                "version": 1,
+                "disable_existing_loggers": False,
+                "handlers": {
+                    "file": {"class": "logging.FileHandler", "filename": BASE_DIR / "logs" / "debug.log"},
+                    "kept": {"class": "logging.FileHandler", "filename": "/dev/null"},
+                },
+                "root": {"handlers": ["file", "kept"], "level": "INFO"},
+            }
+            EMAIL_FILE_PATH = BASE_DIR / "mails"
+            CACHES = {
+                "default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
+                "disk": {
+                    "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+                    "LOCATION": BASE_DIR / "cache",
+                },
+            }
+            """
+        )
+    )
+    seen = project.python(LOOK.replace("INNER", "EMAIL_FILE_PATH"))
+    data = project.home / "data"
+    files = {name: handler["filename"] for name, handler in seen["LOGGING"]["handlers"].items()}
+    assert files == {"file": str(data / "logs/debug.log"), "kept": "/dev/null"}
+    assert seen["EMAIL_FILE_PATH"] == str(data / "mails")
+    assert seen["CACHES"]["disk"]["LOCATION"] == str(data / "caches/cache")
+    assert seen["CACHES"]["default"]["BACKEND"].endswith("DummyCache")
+    project.run("django-admin", "check")
+    assert (data / "logs/debug.log").exists()
+
+
 def test_a_project_that_lacks_a_variable_says_so(project: Project) -> None:
     project.settings("import os\nTOKEN = os.environ['SHOP_TOKEN']\n")
     failed = project.run("django-admin", "check", check=False)

@@ -15,6 +15,7 @@ import django
 
 LOCAL = {"localhost", "127.0.0.1", "[::1]", ".localhost", "0.0.0.0", "*", "testserver"}
 PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
+FILE_CACHE = "django.core.cache.backends.filebased.FileBasedCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
 STORAGE_MODULE = "django.contrib.staticfiles.storage"
 STATICFILES = f"{STORAGE_MODULE}.StaticFilesStorage"
@@ -29,7 +30,7 @@ def filled(settings, module, env):
     """The settings to change, from the project's ``settings`` and the app's environment."""
     place = _Place(module, env)
     changes = {"DEBUG": False}
-    for fill in (_hosts, _secret_key, _databases, _static, _media, _caches, _https, _logging):
+    for fill in (_hosts, _secret_key, _databases, _static, _media, _caches, _https, _logging, _written):
         changes.update(fill({**settings, **changes}, env, place))
     return changes
 
@@ -211,9 +212,10 @@ def _https(settings, env, _place):
     return changes
 
 
-def _logging(settings, env, _place):
-    if settings.get("LOGGING"):
-        return {}
+def _logging(settings, env, place):
+    theirs = settings.get("LOGGING")
+    if theirs:
+        return _log_files(theirs, env.get("DATA_DIR"), place)
     line = {"format": "{asctime} {levelname} {name} {message}", "style": "{"}
     handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}
     logging = {
@@ -224,6 +226,42 @@ def _logging(settings, env, _place):
         "root": {"handlers": ["stderr"], "level": _level(env)},
     }
     return {"LOGGING": logging}
+
+
+def _log_files(logging, data, place):
+    """Log files beside the code cannot be written: they go to the data folder."""
+    handlers = logging.get("handlers") if isinstance(logging, dict) else None
+    if not data or not isinstance(handlers, dict):
+        return {}
+    moved = {}
+    for name, handler in handlers.items():
+        file = handler.get("filename") if isinstance(handler, dict) else None
+        if isinstance(file, str | Path) and place.in_project(file):
+            folder = Path(data) / "logs"
+            folder.mkdir(exist_ok=True)
+            moved[name] = {**handler, "filename": str(folder / Path(file).name)}
+    return {"LOGGING": {**logging, "handlers": {**handlers, **moved}}} if moved else {}
+
+
+def _written(settings, env, place):
+    """Folders beside the code that Django itself writes to."""
+    data = env.get("DATA_DIR")
+    if not data:
+        return {}
+    changes = {}
+    for name in ("EMAIL_FILE_PATH", "SESSION_FILE_PATH", "FILE_UPLOAD_TEMP_DIR"):
+        path = settings.get(name)
+        if isinstance(path, str | Path) and path and place.in_project(path):
+            folder = Path(data) / Path(path).name
+            folder.mkdir(exist_ok=True)
+            changes[name] = str(folder)
+    caches = settings.get("CACHES")
+    for alias, cache in caches.items() if isinstance(caches, dict) else ():
+        location = cache.get("LOCATION") if isinstance(cache, dict) else None
+        if location and cache.get("BACKEND") == FILE_CACHE and place.in_project(location):
+            moved = {**cache, "LOCATION": str(Path(data) / "caches" / Path(location).name)}
+            changes.setdefault("CACHES", dict(caches))[alias] = moved
+    return changes
 
 
 def _level(env):
