@@ -1,12 +1,14 @@
 """Bytes and times of a database's backup, beside restic and borg on the same file in the same run; and what
 following costs an app that writes. `DB=FILE` measures on a copy of any database with a table that has rowids;
-`MIB=1024` makes a larger one than 100 MiB."""
+`MIB=1024` makes a larger one than 100 MiB. The peers are release builds; `RELEASE=1` makes ours one too, in
+some minutes."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import resource
 import shutil
 import sqlite3
 import subprocess
@@ -18,18 +20,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.rows import Row, row
-from flipside_testbed import build, tools
+from flipside_testbed import build, places, tools
 
 PROGRAMS = {"restic": "restic", "borg": "borgbackup"}
 ROUNDS = 3
 WRITING = 3.0
+# How an app writes: SQLite's `synchronous`, and commits a second (0: as many as it can).
+PACES = {"FULL": 0, "NORMAL": 300}
+RELEASE = bool(os.environ.get("RELEASE"))
+BUILD = "" if RELEASE else " (ours a debug build)"
 
 
 @dataclass
 class Figures:
-    """What one subject needed, by case: seconds and bytes."""
+    """What one subject needed, by case: seconds, seconds of CPU, and bytes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
 
 
@@ -38,7 +45,7 @@ def rows() -> list[Row]:
     install()
     with tempfile.TemporaryDirectory(prefix="flipside-bench-", dir="/var/tmp") as name:
         root = Path(name)
-        build.binaries(root / "bin")
+        built(root / "bin")
         database = root / "app.db"
         table = make(database)
         copy = root / "copy.db"
@@ -72,24 +79,29 @@ def compared(figures: dict[str, Figures]) -> Iterator[Row]:
                 theirs = peer.stored[case]
                 yield row(case, "bytes", "bytes", [ours.stored[case]], (name, [theirs]), most=theirs)
             if case in ("full", "restore"):
-                theirs = peer.seconds[case]
-                yield row(case, "time", "s", [ours.seconds[case]], (name, [theirs]), most=theirs)
+                yield row(case, f"time{BUILD}", "s", [ours.seconds[case]], (name, [peer.seconds[case]]))
+                theirs = peer.cpu[case]
+                yield row(case, f"CPU{BUILD}", "s", [ours.cpu[case]], (name, [theirs]), most=theirs)
             else:
+                theirs = peer.seconds[case]
                 yield row(
-                    case,
-                    "time until stored, of which the RPO is 1 s",
-                    "s",
-                    [ours.seconds[case]],
-                    (name, [peer.seconds[case]]),
+                    case, "time until stored; the RPO is 1 s", "s", [ours.seconds[case]], (name, [theirs])
                 )
 
 
 def measured(figures: Figures, case: str, subject: Subject, act: Callable[[], object]) -> None:
     """Times `act` and counts what the store grew by."""
-    before, began = size_of(subject.repo), time.monotonic()
+    before, began, used = size_of(subject.repo), time.monotonic(), cpu()
     act()
     figures.seconds[case] = time.monotonic() - began
+    figures.cpu[case] = cpu() - used
     figures.stored[case] = size_of(subject.repo) - before
+
+
+def cpu() -> float:
+    """The seconds of CPU of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 class Subject:
@@ -220,30 +232,46 @@ def loss(ours: Ours, root: Path, database: Path) -> list[Row]:
     with closing(sqlite3.connect(scratch)) as app:
         app.execute("PRAGMA journal_mode=wal")
         app.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)")
-    alone, followed = [], []
     ours.database, ours.repo = scratch, root / "repo-written"
     ours.where = ["--repo", ours.repo, "--state", root / "state"]
     ours.store()
-    for _ in range(ROUNDS):
-        alone.append(rate(scratch))
-        with ours.watching():
-            followed.append(rate(scratch))
-    lost = [100 * (1 - with_it / without) for with_it, without in zip(followed, alone, strict=True)]
-    return [
-        row("an app that commits row by row", "rate while followed", "rows/s", followed, ("alone", alone)),
-        row("an app that commits row by row", "rate lost to the follower", "%", lost, most=5),
-    ]
+    found = []
+    for mode, pace in PACES.items():
+        alone, followed = [], []
+        for _ in range(ROUNDS):
+            alone.append(rate(scratch, mode, pace))
+            with ours.watching():
+                followed.append(rate(scratch, mode, pace))
+        lost = [100 * (1 - with_it / without) for with_it, without in zip(followed, alone, strict=True)]
+        case = f"commits, synchronous={mode}, " + (f"{pace:g} a second" if pace else "as fast as it can")
+        found.append(row(case, f"rate while followed{BUILD}", "commits/s", followed, ("alone", alone)))
+        found.append(row(case, "rate lost to the follower", "%", lost, most=5))
+    return found
 
 
-def rate(path: Path) -> float:
-    """Commits a second."""
-    text, count, end = "x" * 200, 0, time.monotonic() + WRITING
+def rate(path: Path, mode: str, pace: float) -> float:
+    """Commits a second, of at most `pace`."""
+    text, count, began = "x" * 200, 0, time.monotonic()
     with closing(sqlite3.connect(path, isolation_level=None, timeout=30)) as app:
-        app.execute("PRAGMA synchronous=NORMAL")
-        while time.monotonic() < end:
+        app.execute(f"PRAGMA synchronous={mode}")
+        while (now := time.monotonic()) < began + WRITING:
+            if pace and count > (now - began) * pace:
+                time.sleep(0.0005)
+                continue
             app.execute("INSERT INTO t(x) VALUES (?)", (text,))
             count += 1
     return count / WRITING
+
+
+def built(into: Path) -> None:
+    """The command line, in its place."""
+    if not RELEASE:
+        build.binaries(into)
+        return
+    argv = ["cargo", "build", "--release", "--workspace", "--bins", "--locked"]
+    subprocess.run(argv, cwd=places.CHECKOUT, check=True, stderr=subprocess.DEVNULL)
+    into.mkdir()
+    shutil.copy2(places.CHECKOUT / "target/release/flipside", into / "flipside")
 
 
 def make(path: Path) -> str:
