@@ -328,8 +328,8 @@ def _deploy(call, name, tag, release, options):
     known = call.ask("releases", QUESTION_SECONDS, app=name).get("data")
     installed = isinstance(known, list) and any(one.get("release") == chosen for one in known)
     if options["test"] and spec.get("user") and not _is_user(spec["user"]):
-        # On a host that flipside.app has never seen, a plan can still be told.
-        del spec["user"]
+        # On a host that flipside.app has never seen a plan can still be told: it runs nothing.
+        spec["user"] = "nobody"
     folder = package.fetch(minion.cache_file, name, chosen, wheels=not installed and not options["test"])
     note = minion.ensure_vhost(name, vhost, options["test"])
     target = {"release": chosen, "dir": str(folder)}

@@ -201,7 +201,7 @@ def test_the_plan_of_a_host_without_the_apps_user(minion: Salt, agent: Callable,
     publish(minion, "nobody-yet")
     heard = agent(answers={"deploy": {"state": "planned"}})
     assert minion.call("flipside.plan")[0] == 0
-    assert "user" not in heard.commands("deploy")[0]["spec"]
+    assert heard.commands("deploy")[0]["spec"]["user"] == "nobody"
 
 
 def test_the_other_verbs(minion: Salt, agent: Callable) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import textwrap
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from masterless import TEMPLATE
 
-from flipside_testbed import tools
+from flipside_testbed import places, tools
 
 pytestmark = pytest.mark.quick
 
@@ -192,9 +195,91 @@ def test_what_the_project_chose_stays(project: Project) -> None:
     assert seen["SESSION_COOKIE_SECURE"] is False
 
 
-def test_without_a_memcached_library_the_cache_stays(project: Project) -> None:
-    code = "import importlib.util as finder; finder.find_spec = lambda name: None" + LOOK
-    assert project.start().python(code)["CACHES"]["default"]["BACKEND"].endswith("LocMemCache")
+CACHE = """
+import importlib.util as finder; finder.find_spec = lambda name: None
+import json, pickle, time
+from django.core.cache import cache
+said = {"class": type(cache).__name__}
+values = {"n": 5, "s": "tëxt", "b": b"\\r\\nEND\\r\\n", "o": {"a": [1, None]}, "e": "", "t": True, "f": 1.5}
+said["rest"] = cache.set_many(values, 60)
+said["same"] = cache.get_many([*values, "none"]) == values
+said["add"] = [cache.add("n", 1), cache.add("new", 1)]
+said["count"] = [cache.incr("n"), cache.decr("n", 3)]
+try:
+    cache.incr("none")
+except ValueError:
+    said["lost"] = True
+said["touch"] = [cache.touch("n", 60), cache.touch("none", 60)]
+cache.set("gone", 1, -1)
+said["gone"] = cache.get("gone", "default")
+said["deleted"] = [cache.delete("s"), cache.delete("s"), cache.get("s")]
+cache.set("big", "x" * (2 << 20))
+said["big"] = cache.get("big")
+cache.close()
+said["kept"] = cache.get("f")
+print(json.dumps(said))
+"""
+
+
+def test_without_a_library_of_its_own_a_project_has_the_hosts_memcached(
+    project: Project, memcached: tuple[str, subprocess.Popen]
+) -> None:
+    address, server = memcached
+    project.start().env["MEMCACHED"] = address
+    assert project.python(CACHE) == {
+        "class": "ConnectionProxy",
+        "rest": [],
+        "same": True,
+        "add": [False, True],
+        "count": [6, 3],
+        "lost": True,
+        "touch": [True, False],
+        "gone": "default",
+        "deleted": [True, False, None],
+        "big": None,
+        "kept": 1.5,
+    }
+    other = "from django.core.cache import cache; print(cache.get('f') is None)"
+    assert project.python(
+        other.replace("print(", "import json; print(json.dumps(") + ")", FLIPSIDE_APP="other"
+    )
+    # pymemcache reads what ours has written.
+    theirs = (
+        "import json; from django.core.cache import cache as c; print(json.dumps([c.get('o'), c.get('n')]))"
+    )
+    assert project.python(theirs) == [{"a": [1, None]}, 3]
+    server.kill()
+    server.wait()
+    away = "import importlib.util as finder; finder.find_spec = lambda name: None\n" + textwrap.dedent(
+        """
+        import json, time
+        from django.core.cache import cache
+        start = time.monotonic()
+        said = [cache.get("f"), cache.set("f", 1), cache.add("f", 1)]
+        said += [cache.get_many(["f"]), cache.delete("f")]
+        print(json.dumps([*said, time.monotonic() - start < 3]))
+        """
+    )
+    assert project.python(away) == [None, None, False, {}, False, True]
+
+
+@pytest.fixture
+def memcached() -> Iterator[tuple[str, subprocess.Popen]]:
+    """A memcached of our own: its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    user = ["-u", "nobody"] if places.is_root() else []
+    server = subprocess.Popen(
+        [tools.program("memcached"), "-l", "127.0.0.1", "-p", str(port), "-U", "0", *user]
+    )
+    deadline = time.monotonic() + 10
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield f"127.0.0.1:{port}", server
+    server.kill()
+    server.wait()
 
 
 def test_what_django_writes_beside_the_code_goes_to_the_data_folder(project: Project) -> None:

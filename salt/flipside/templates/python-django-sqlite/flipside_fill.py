@@ -196,7 +196,7 @@ def _caches(settings, env, _place):
     elif importlib.util.find_spec("pylibmc"):
         ours["BACKEND"] = "django.core.cache.backends.memcached.PyLibMCCache"
     else:
-        return {}
+        ours["BACKEND"] = "flipside_cache.MemcachedCache"
     kept = {key: value for key, value in default.items() if key in ("TIMEOUT", "VERSION", "KEY_FUNCTION")}
     return {"CACHES": {**caches, "default": {**kept, **ours}}}
 
