@@ -30,7 +30,7 @@ flipside-user-{{ name }}:
     - name: {{ app.user }}
     - system: True
     - gid: {{ app.user }}
-    - home: {{ app.home }}/home
+    {#- No home: HOME is in the environment of the app's processes, and usermod refuses while one of them runs. #}
     - createhome: False
     - shell: /usr/sbin/nologin
     - require:

@@ -11,7 +11,7 @@ from flipside_testbed.host import Host
 from flipside_testbed.platform import ASSIGNED, Platform, app_pillar
 from flipside_testbed.processes import wait_for
 from flipside_testbed.salted import Answer
-from flipside_testbed.traffic import Traffic, traffic
+from flipside_testbed.traffic import EVERYTHING, Traffic, traffic
 
 
 class Blog:
@@ -50,9 +50,9 @@ class Blog:
         """Other options in pillar."""
         self.platform.assign(ASSIGNED, self.platform.apps | {"blog": app_pillar("blog", **options)})
 
-    def load(self, name: str = "load") -> AbstractContextManager[Traffic]:
+    def load(self, requests: tuple[str, ...] = EVERYTHING) -> AbstractContextManager[Traffic]:
         """Load while a block runs."""
-        return traffic(self.host.port, "blog.localhost", self._keep / name)
+        return traffic(self.host.port, "blog.localhost", self._keep / "load", requests)
 
     def serves(self, release: str) -> None:
         """Every sign says that this release is the one that runs."""

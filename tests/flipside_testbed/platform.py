@@ -31,7 +31,7 @@ def app_pillar(app: str, **options: Any) -> dict[str, Any]:
     domains = [f"{app}.localhost"] + (["127.0.0.1", "localhost"] if app == "blog" else [])
     defaults = {
         "domains": domains,
-        "health": {"path": "/healthz", "status": 200, "contains": "ok"},
+        "health": {"path": "/healthz", "status": 200, "contains": "ok", "timeout": 5},
         "release_header": True,
     }
     return {"template": "python-django-sqlite", "tag": "v1", "options": defaults | options, "env": {}}

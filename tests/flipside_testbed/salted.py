@@ -99,7 +99,6 @@ class Salted:
         return self.root / name / "salt"
 
     def _write(self, home: Path, kind: str, extra: dict[str, Any]) -> None:
-        # JSON is YAML, and needs no library.
         common = {
             "user": self._user,
             "root_dir": str(home),
@@ -112,7 +111,9 @@ class Salted:
         }
         config = home / "conf"
         config.mkdir(parents=True, exist_ok=True)
-        (config / kind).write_text(json.dumps(common | extra, indent=1) + "\n")
+        # A value in JSON is one in YAML too, and needs no library.
+        lines = [f"{key}: {json.dumps(value)}\n" for key, value in (common | extra).items()]
+        (config / kind).write_text("".join(lines))
 
     @property
     def logs(self) -> Path:

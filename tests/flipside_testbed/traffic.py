@@ -14,8 +14,8 @@ from typing import Any
 from flipside_testbed import load
 from flipside_testbed.tools import PYTHON
 
-READS_ONLY = ("--get", "/")
-EVERYTHING = ("--get", "/", "--get", "/healthz", "--write", "/posts/", "--echo", "/echo/")
+WITHOUT_HEALTH = ("--get", "/", "--write", "/posts/", "--echo", "/echo/")
+EVERYTHING = ("--get", "/healthz", *WITHOUT_HEALTH)
 
 
 @dataclass

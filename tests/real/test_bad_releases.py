@@ -9,6 +9,7 @@ import pytest
 
 from flipside_testbed import web
 from flipside_testbed.blog import Blog
+from flipside_testbed.traffic import WITHOUT_HEALTH
 
 # What is wrong with it, and a word that the one who asked must read.
 BAD = {
@@ -26,7 +27,7 @@ BAD = {
 def test_the_old_release_goes_on_serving(blog: Blog, kind: str) -> None:
     blog.published(kind)
     blog.pillar(start_timeout=8)
-    with blog.load() as load:
+    with blog.load(requests=WITHOUT_HEALTH) as load:
         answer = blog.salt("deploy", f"tag={kind}")
     said = answer.app("blog")
     assert answer.code != 0

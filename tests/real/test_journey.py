@@ -52,13 +52,13 @@ def test_an_upload_is_kept_and_served(blog: Blog) -> None:
 
 def test_upgrade_with_a_migration_and_rollback_lose_nothing(blog: Blog) -> None:
     v2 = blog.published("v2")
-    with blog.load("upgrade") as load:
+    with blog.load() as load:
         said = blog.deploy("v2")
     assert said["state"] == "deployed" and said["release"] == v2 and said["previous"] == blog.v1, said
     blog.serves(v2)
     blog.kept_all(load)
     assert set(load.figures["releases"]) == {blog.v1, v2}
-    with blog.load("rollback") as load:
+    with blog.load() as load:
         said = blog.salt("rollback").app("blog")
     assert said["result"], said
     blog.serves(blog.v1)
