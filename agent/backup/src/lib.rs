@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod clock;
 pub mod crypt;
+mod fault;
 pub mod follow;
 mod hex;
 pub mod media;

@@ -16,7 +16,7 @@ use crate::{
     chain::Name,
     clock,
     crypt::{Epoch, EpochKey, Recipients, wrap_epoch},
-    hex,
+    fault, hex,
     pages::{Hash, Page},
     segment::{Images, Meta},
     state::{Outgoing, Record, State, StateError},
@@ -227,7 +227,10 @@ impl Keeper {
             if !outgoing.is_empty() {
                 state.sync_spool()?;
             }
-            state.commit(record, (count, pages), outgoing)
+            fault::point("spooled");
+            state.commit(record, (count, pages), outgoing)?;
+            fault::point("committed");
+            Ok(())
         };
         commit(&mut self.state).map_err(|error| {
             self.state.discard(outgoing);

@@ -6,7 +6,6 @@
 //! that we read, *is* the old image of a page. Nobody waits for anybody.
 
 use std::{
-    collections::HashMap,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -15,10 +14,12 @@ use std::{
 
 use super::{
     handle::{Handle, HandleError},
-    wal::{Frame, Index, WAL_HEADER, WalHeader, WalPosition, frame_offset},
+    images::{Frames, LiveImages, Recorded, read_page, scan},
+    wal::{Index, WAL_HEADER, WalPosition},
 };
 use crate::{
-    pages::{Hash, PageMap, lock_page, page_hash},
+    fault,
+    pages::{Hash, PageMap, page_hash},
     segment::Images,
 };
 
@@ -54,9 +55,6 @@ impl LiveError {
         matches!(self, Self::Unsettled) || matches!(self, Self::Handle(error) if error.is_busy())
     }
 }
-
-/// The latest frame of each page.
-pub(crate) type Frames = HashMap<u32, u32>;
 
 /// What a reading found; its mark is held until it is accepted or rejected.
 pub(crate) struct Reading {
@@ -106,7 +104,7 @@ pub(crate) struct Live {
     on_zero: bool,
 }
 
-fn handle(error: HandleError) -> LiveError {
+pub(super) fn handle(error: HandleError) -> LiveError {
     LiveError::Handle(error)
 }
 
@@ -279,6 +277,7 @@ impl Live {
 
     /// Takes a reading as the state from here on: its mark replaces the one before.
     pub(crate) fn accept(&mut self, reading: Reading) {
+        fault::point("accept");
         if reading.position.is_some() {
             std::mem::swap(&mut self.a, &mut self.b);
         }
@@ -329,6 +328,7 @@ impl Live {
         self.b.begin().map_err(handle)?;
         if self.b.index().is_some_and(|(index, _)| index.position() == position) {
             std::mem::swap(&mut self.a, &mut self.b);
+            fault::point("lock-zero");
             // All of it is in the file now, and the frames may be overwritten.
             self.frames.clear();
             self.on_zero = true;
@@ -380,56 +380,6 @@ impl Live {
     }
 }
 
-struct LiveImages<'a> {
-    handle: &'a Handle,
-    page_size: u32,
-    new: &'a Frames,
-    old: &'a Frames,
-}
-
-impl LiveImages<'_> {
-    fn read(&self, pgno: u32, frame: Option<&u32>) -> Option<Vec<u8>> {
-        let mut page = vec![0; self.page_size as usize];
-        read_page(self.handle, self.page_size, (pgno, frame), &mut page).ok().map(|()| page)
-    }
-}
-
-impl Images for LiveImages<'_> {
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        self.read(pgno, self.new.get(&pgno))
-    }
-
-    fn old_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        self.read(pgno, self.old.get(&pgno))
-    }
-}
-
-/// Pages of a state on record: from the log or the file, wherever the recorded content is.
-pub(crate) struct Recorded<'a> {
-    pub(crate) from: &'a Handle,
-    pub(crate) frames: &'a Frames,
-    pub(crate) page_size: u32,
-    pub(crate) map: &'a PageMap,
-}
-
-impl Images for Recorded<'_> {
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        let mut page = vec![0; self.page_size as usize];
-        // On lock 0 the log may have been overwritten, and then all is in the file.
-        for frame in [self.frames.get(&pgno), None] {
-            let read = read_page(self.from, self.page_size, (pgno, frame), &mut page);
-            if read.is_ok() && self.map.hash(pgno) == Some(page_hash(pgno, &page)) {
-                return Some(page);
-            }
-        }
-        None
-    }
-
-    fn old_image(&mut self, _: u32) -> Option<Vec<u8>> {
-        None
-    }
-}
-
 /// Begins a transaction on exactly the state of the index that it returns; `None` without a log.
 fn begin_exactly(on: &Handle) -> Result<Option<(Index, u32)>, LiveError> {
     on.begin().map_err(handle)?;
@@ -454,50 +404,6 @@ fn has_log(on: &Handle) -> Result<bool, LiveError> {
     let mut head = [0; 20];
     on.read_db(0, &mut head).map_err(handle)?;
     Ok(&head[..15] == b"SQLite format 3" && head[18] == 2)
-}
-
-/// Reads the frames from `start` to the index's end, each checked, and the end too.
-fn scan(from: &Handle, index: &Index, start: WalPosition) -> Result<Frames, LiveError> {
-    let mut frames = Frames::new();
-    if index.frames == start.frames {
-        return Ok(frames);
-    }
-    let mut head = [0; 32];
-    from.read_wal(0, &mut head).map_err(handle)?;
-    let header = WalHeader::parse(&head).filter(|header| header.salts == index.salts);
-    let header = header.ok_or(LiveError::Gap("the log's header is another"))?;
-    let mut cksum = if start.frames == 0 { header.cksum } else { start.cksum };
-    let mut bytes = vec![0; 24 + index.page_size as usize];
-    let mut commit = 0;
-    for frame in start.frames + 1..=index.frames {
-        from.read_wal(frame_offset(frame, index.page_size), &mut bytes).map_err(handle)?;
-        let parsed = Frame::parse(&bytes, &header, cksum).ok_or(LiveError::Gap("a frame is another"))?;
-        cksum = parsed.cksum;
-        commit = parsed.commit;
-        frames.insert(parsed.pgno, frame);
-    }
-    if cksum == index.cksum && commit == index.page_count {
-        Ok(frames)
-    } else {
-        Err(LiveError::Gap("the log's end is another"))
-    }
-}
-
-fn read_page(
-    from: &Handle,
-    page_size: u32,
-    (pgno, frame): (u32, Option<&u32>),
-    page: &mut [u8],
-) -> Result<(), LiveError> {
-    match frame {
-        // Nobody reads or writes the lock page; whatever is there is not the database's.
-        None if pgno == lock_page(page_size) => {
-            page.fill(0);
-            Ok(())
-        }
-        None => from.read_db(u64::from(pgno - 1) * u64::from(page_size), page).map_err(handle),
-        Some(frame) => from.read_wal(frame_offset(*frame, page_size) + 24, page).map_err(handle),
-    }
 }
 
 fn inode(path: &Path) -> Result<(u64, u64), LiveError> {

@@ -21,6 +21,7 @@ use crate::{
 mod capture;
 mod control;
 mod handle;
+mod images;
 mod live;
 mod pack;
 mod snapshot;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{
     FollowError,
     handle::Handle,
-    live::{Frames, Recorded},
+    images::{Frames, Recorded},
     pack::{Making, Sealer},
     upload::Remote,
 };

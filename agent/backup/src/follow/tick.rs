@@ -14,7 +14,7 @@ use super::{
     snapshot::{Frozen, Job, Snapshot},
     upload::{Remote, with_causes},
 };
-use crate::{chain::SNAPSHOT, clock, hex, state::Safe};
+use crate::{chain::SNAPSHOT, clock, fault, hex, state::Safe};
 
 const TICK: Duration = Duration::from_millis(20);
 /// Frames after which what was read goes into the file.
@@ -107,11 +107,13 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         let dirty = live.is_dirty().map_err(FollowError::Live)?;
         self.note_dirty(dirty);
         let due = Instant::now() >= self.read_at || wanted.is_some() || stopping || self.config.once;
+        let mut current = !dirty;
         if dirty && due && self.has_room()? {
             self.read()?;
+            current = true;
         }
         if let Some(ticket) = wanted
-            && self.live.is_some()
+            && current
         {
             self.control.answer(ticket, self.keeper.state.record.seq);
         }
@@ -331,6 +333,7 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
             }
             Err(error) => return Err(error),
         };
+        fault::point("snapshot");
         let level = usize::from(SNAPSHOT);
         let mut record = self.keeper.state.record.clone();
         (record.last[level], record.prev[level]) = (taken.seq, hex::encode(&taken.hash));

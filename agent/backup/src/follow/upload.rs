@@ -11,6 +11,7 @@ use super::{FollowError, control::Control};
 use crate::{
     clock,
     crypt::Signed,
+    fault,
     state::{Outbox, Outgoing, Safe},
     store::{ErrorKind, Store, StoreError},
 };
@@ -41,7 +42,10 @@ impl Remote {
         let mut unsure = false;
         loop {
             let error = match self.runtime.block_on(self.store.put_new(key, bytes.clone())) {
-                Ok(()) => return Ok(true),
+                Ok(()) => {
+                    fault::point("put");
+                    return Ok(true);
+                }
                 Err(error) if error.kind() == ErrorKind::Exists => {
                     return self.ours(key, bytes, unsure).map(|()| true);
                 }
@@ -151,6 +155,7 @@ impl Uploader {
             return Ok(());
         }
         self.outbox.done(id, out).map_err(FollowError::State)?;
+        fault::point("done");
         control.update(|status| {
             status.spool_bytes = status.spool_bytes.saturating_sub(out.bytes);
             status.error.clear();

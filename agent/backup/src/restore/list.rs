@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{ReadError, RestoreError, Routes, Source, reader::Reader};
+use super::{ReadError, RestoreError, Routes, Source, find::named_chains, reader::Reader};
 use crate::{
     chain::{Catalog, ChainId, SNAPSHOT, chains},
     crypt::{HostKey, Identities, Recipients},
@@ -90,7 +90,7 @@ async fn points(reader: &Reader, catalog: &Catalog) -> Result<Vec<Point>, ReadEr
 pub async fn rewrap(source: &Source, recipients: &Recipients) -> Result<usize, RestoreError> {
     let failed = |error| RestoreError::Read(ReadError::Store(error));
     let mut count = 0;
-    for (reader, catalog, _) in super::named_chains(source, source.chain).await? {
+    for (reader, catalog, _) in named_chains(source, source.chain).await? {
         for number in &catalog.epochs {
             let key = format!("{}/epoch/{number:08x}.age", catalog.chain);
             let file = reader.rewrapped(*number, recipients).await.map_err(RestoreError::Read)?;

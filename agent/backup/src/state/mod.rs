@@ -7,21 +7,27 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
-    os::{fd::AsFd, unix::fs::OpenOptionsExt},
+    io,
     path::{Path, PathBuf},
 };
 
-use ed25519_dalek::SigningKey;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use crate::{
     chain::ChainId,
     hex,
     pages::{Page, PageMap},
 };
+
+mod disk;
+mod outbox;
+
+pub use disk::signing_key;
+pub(crate) use outbox::Outbox;
+pub use outbox::{Safe, standing};
+
+use disk::{file, lock, make_dir, sync_dir, write_new};
 
 /// What could not be remembered.
 #[derive(Debug, thiserror::Error)]
@@ -270,140 +276,6 @@ impl State {
     }
 }
 
-/// The uploader's side of the state.
-pub(crate) struct Outbox {
-    dir: PathBuf,
-    connection: Connection,
-}
-
-/// The last position that the store has acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Safe {
-    /// Its number.
-    pub seq: u64,
-    /// When that state was read.
-    pub time_ms: u64,
-}
-
-impl Outbox {
-    fn open(dir: &Path) -> Result<Self, StateError> {
-        let path = dir.join("state.db");
-        let connection = connect(&path).map_err(|source| StateError::Database { path, source })?;
-        Ok(Self { dir: dir.to_owned(), connection })
-    }
-
-    fn failed(&self) -> impl Fn(rusqlite::Error) -> StateError + use<> {
-        let path = self.dir.join("state.db");
-        move |source| StateError::Database { path: path.clone(), source }
-    }
-
-    /// The oldest object that waits, with its id.
-    pub(crate) fn next(&self) -> Result<Option<(i64, Outgoing)>, StateError> {
-        self.connection
-            .query_row(
-                "SELECT id, key, file, bytes, seq, time_ms FROM outbox ORDER BY id LIMIT 1",
-                [],
-                |row| {
-                    let number = |i| row.get(i).map(i64::cast_unsigned);
-                    let (bytes, seq, time_ms) = (number(3)?, number(4)?, number(5)?);
-                    Ok((row.get(0)?, Outgoing { key: row.get(1)?, file: row.get(2)?, bytes, seq, time_ms }))
-                },
-            )
-            .optional()
-            .map_err(self.failed())
-    }
-
-    /// The bytes of a spooled object.
-    pub(crate) fn read(&self, out: &Outgoing) -> Result<Vec<u8>, StateError> {
-        let path = self.dir.join("spool").join(&out.file);
-        fs::read(&path).map_err(|source| file("reading", &path, source))
-    }
-
-    /// The store has it.
-    pub(crate) fn done(&mut self, id: i64, out: &Outgoing) -> Result<(), StateError> {
-        let failed = self.failed();
-        let write = |connection: &mut Connection| -> rusqlite::Result<()> {
-            let transaction = connection.transaction()?;
-            transaction.execute("DELETE FROM outbox WHERE id=?1", [id])?;
-            if out.seq > 0 {
-                let safe = format!(r#"{{"seq":{},"time_ms":{}}}"#, out.seq, out.time_ms);
-                transaction.execute("INSERT OR REPLACE INTO meta VALUES('safe', ?1)", [safe])?;
-            }
-            transaction.commit()
-        };
-        write(&mut self.connection).map_err(failed)?;
-        let path = self.dir.join("spool").join(&out.file);
-        fs::remove_file(&path).map_err(|source| file("removing", &path, source))
-    }
-
-    /// The record, and the last position that the store has acknowledged.
-    pub(crate) fn standing(&self) -> Result<Option<(Record, Safe)>, StateError> {
-        let get = |key: &str| -> Result<Option<String>, StateError> {
-            self.connection
-                .query_row("SELECT v FROM meta WHERE k=?1", [key], |row| row.get(0))
-                .optional()
-                .map_err(self.failed())
-        };
-        let broken = |what| StateError::Broken { path: self.dir.clone(), what };
-        let Some(record) = get("record")? else { return Ok(None) };
-        let record = serde_json::from_str(&record).map_err(|_| broken("the record"))?;
-        let safe = match get("safe")? {
-            Some(safe) => serde_json::from_str(&safe).map_err(|_| broken("the safe position"))?,
-            None => Safe::default(),
-        };
-        // Without its snapshot a chain cannot be restored, whatever else is there.
-        let safe = if Record::has_snapshot(&record) { safe } else { Safe::default() };
-        Ok(Some((record, safe)))
-    }
-}
-
-/// The chain that is followed with the state in `dir`, and the last position that the store has
-/// acknowledged; `None` if nothing was ever followed there.
-///
-/// # Errors
-/// When the state cannot be read.
-pub fn standing(dir: &Path) -> Result<Option<(ChainId, Safe)>, StateError> {
-    if !dir.join("state.db").exists() {
-        return Ok(None);
-    }
-    Ok(Outbox::open(dir)?.standing()?.map(|(record, safe)| (record.chain_id(), safe)))
-}
-
-/// The host's signing key in `path`, made at first use.
-///
-/// # Errors
-/// When it cannot be read or made.
-pub fn signing_key(path: &Path) -> Result<SigningKey, StateError> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            let seed = Zeroizing::new(bytes);
-            let seed: [u8; 32] = seed.as_slice().try_into().map_err(|_| StateError::Broken {
-                path: path.to_owned(),
-                what: "a signing key has 32 bytes",
-            })?;
-            Ok(SigningKey::from_bytes(&seed))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(dir) = path.parent() {
-                make_dir(dir)?;
-            }
-            let seed: Zeroizing<[u8; 32]> = Zeroizing::new(rand::random());
-            // Linked into place whole: two that start at once end with one key.
-            let temporary = path.with_extension(hex::encode(&rand::random::<[u8; 8]>()));
-            write_new(&temporary, seed.as_slice())?;
-            let linked = fs::hard_link(&temporary, path);
-            let _ = fs::remove_file(&temporary);
-            match linked {
-                Ok(()) => path.parent().map_or(Ok(()), sync_dir)?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(file("making", path, source)),
-            }
-            signing_key(path)
-        }
-        Err(source) => Err(file("reading", path, source)),
-    }
-}
-
 fn waiting(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     connection.query_row("SELECT coalesce(sum(bytes), 0), coalesce(min(time_ms), 0) FROM outbox", [], |row| {
         Ok((row.get(0).map(i64::cast_unsigned)?, row.get(1).map(i64::cast_unsigned)?))
@@ -429,41 +301,4 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.execute_batch(SCHEMA)?;
     Ok(connection)
-}
-
-fn lock(path: &Path) -> Result<nix::fcntl::Flock<File>, StateError> {
-    let opened = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
-    let opened = opened.map_err(|source| file("opening", path, source))?;
-    nix::fcntl::Flock::lock(opened, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| StateError::Locked { path: path.to_owned() })
-}
-
-fn make_dir(dir: &Path) -> Result<(), StateError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| file("making the folder", dir, source))
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let write = || {
-        let mut new = File::options().create_new(true).write(true).mode(0o600).open(path)?;
-        new.write_all(bytes)?;
-        new.sync_all()
-    };
-    write().map_err(|source| {
-        let _ = fs::remove_file(path);
-        file("writing", path, source)
-    })
-}
-
-fn sync_dir(dir: &Path) -> Result<(), StateError> {
-    let sync = || rustix::fs::fsync(File::open(dir)?.as_fd()).map_err(io::Error::from);
-    sync().map_err(|source| file("syncing the folder", dir, source))
-}
-
-fn file(what: &'static str, path: &Path, source: io::Error) -> StateError {
-    StateError::File { what, path: path.to_owned(), source }
 }
