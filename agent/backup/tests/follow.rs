@@ -3,7 +3,11 @@
 mod bed;
 
 use bed::{Bed, PATIENCE, dump, insert};
-use flipside_backup::{follow::FollowError, restore::Target};
+use flipside_backup::{
+    chain::Position,
+    follow::FollowError,
+    restore::{Target, check_chain},
+};
 
 #[test]
 fn one_pass_stores_everything_and_the_next_only_what_changed() {
@@ -188,6 +192,51 @@ fn a_follower_that_was_away_goes_on_by_comparison() {
     assert!(positions.iter().all(|position| position.chain == chain));
     let snapshots = bed.objects().iter().filter(|(key, _)| key.contains("/L3/")).count();
     assert_eq!(snapshots, 1, "a gap is no reason for another snapshot");
+}
+
+#[test]
+fn the_levels_meet_and_stand_in_for_what_is_thinned() {
+    let bed = Bed::new();
+    let app = bed.seeded(300);
+    let mut config = bed.config();
+    config.rpo = std::time::Duration::from_millis(20);
+    config.windows = [std::time::Duration::from_millis(300), std::time::Duration::from_millis(1200)];
+    let following = bed::Following::new(config);
+    let first = following.backup();
+    let level = |n: u8| bed.objects().iter().filter(|(key, _)| key.contains(&format!("/L{n}/"))).count();
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while level(1) < 3 || level(2) < 2 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", bed.objects());
+        insert(&app, 3);
+        app.execute("UPDATE t SET n=n+1 WHERE id%50=1", []).unwrap();
+        following.backup();
+    }
+    following.stop().unwrap();
+    let identities = bed.source().identities;
+    let check = || {
+        let chain = first.chain;
+        check_chain(&bed.store(), chain, (Some(&identities), None), bed.dir.path(), &mut |_| {}).unwrap()
+    };
+    let report = check();
+    assert!(report.restored && report.findings.is_empty(), "{report:?}");
+    let last = |prefix: &str| {
+        let to = |key: &str| u64::from_str_radix(key.rsplit_once('-').unwrap().1, 16).unwrap();
+        bed.objects().iter().filter(|(key, _)| key.contains(prefix)).map(|(key, _)| to(key)).max().unwrap()
+    };
+    let merged = last("/L2/");
+    let exact = Target::Position(Position { chain: first.chain, seq: merged });
+    bed.restore(exact, "by-segments.db").unwrap();
+    for (key, _) in bed.objects().iter().filter(|(key, _)| key.contains("/L0/") || key.contains("/L1/")) {
+        let to = u64::from_str_radix(key.rsplit_once('-').unwrap().1, 16).unwrap();
+        if to <= merged {
+            std::fs::remove_file(bed.path("repo").join(key)).unwrap();
+        }
+    }
+    let restored = bed.restore(exact, "by-levels.db").unwrap();
+    assert!(restored.objects <= 4, "{restored:?}");
+    assert_eq!(dump(&bed.path("by-levels.db")), dump(&bed.path("by-segments.db")));
+    bed.same(Target::Latest);
+    assert!(check().findings.is_empty());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! The order is what makes a crash harmless at any point: objects into the spool, then one transaction that
 //! records them with all that follows, and only then the old read mark goes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ed25519_dalek::SigningKey;
 
@@ -22,7 +22,6 @@ use crate::{
     state::{Outgoing, Record, State, StateError},
 };
 
-const WINDOWS_MS: [u64; 2] = [300_000, 3_600_000];
 /// Fewer segments than this are not worth an object of level 1.
 const WORTH_MERGING: u64 = 8;
 /// A gap that changed more than half of a database of more than so many pages is a snapshot's business.
@@ -138,10 +137,10 @@ impl Keeper {
 
     /// Writes what is due of levels 1 and 2, up to the last position. `Ok(false)`: the pages have moved on;
     /// again after the next reading.
-    pub(crate) fn merge(&mut self, live: &Live) -> Result<bool, FollowError> {
+    pub(crate) fn merge(&mut self, live: &Live, windows: [Duration; 2]) -> Result<bool, FollowError> {
         let now = clock::now_ms();
         for level in [1, 2] {
-            let window = WINDOWS_MS[level - 1];
+            let window = u64::try_from(windows[level - 1].as_millis()).unwrap_or(u64::MAX).max(1);
             let record = &self.state.record;
             let fresh = record.seq - record.windows[level - 1];
             let due = now / window > record.time_ms / window && fresh > 0;

@@ -57,6 +57,8 @@ pub struct Config {
     pub spool_limit: u64,
     /// How old the last snapshot may grow.
     pub snapshot_every: Duration,
+    /// The windows of levels 1 and 2.
+    pub windows: [Duration; 2],
     /// How long to go on uploading once it is stopped.
     pub drain: Duration,
     /// End when everything committed at the start is stored, instead of waiting for more.
@@ -76,6 +78,7 @@ impl Config {
             rpo: Duration::from_secs(1),
             spool_limit: 1 << 30,
             snapshot_every: Duration::from_secs(86400),
+            windows: [Duration::from_secs(300), Duration::from_secs(3600)],
             drain: Duration::from_secs(10),
             once: false,
         }

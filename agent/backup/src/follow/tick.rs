@@ -119,9 +119,9 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         }
         self.bound_the_log()?;
         if Instant::now() >= self.merge_at {
-            self.merge_at = Instant::now() + Duration::from_secs(1);
+            self.merge_at = Instant::now() + (self.config.windows[0] / 10).min(Duration::from_secs(1));
             if let Some(live) = &self.live {
-                self.keeper.merge(live)?;
+                self.keeper.merge(live, self.config.windows)?;
             }
         }
         if !stopping { self.snapshot() } else { Ok(()) }
