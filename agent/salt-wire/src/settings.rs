@@ -3,13 +3,20 @@
 //! This is no YAML parser, on purpose: a handful of top-level scalars, and the list under `include`, do not
 //! justify one. It reads `key: value` at the left margin, plain or quoted, and lists in both styles; nested
 //! values of other keys are passed over. What it cannot read for sure (block scalars, anchors, a quote that goes
-//! on over lines) is refused by name, but only when that very key is asked for.
+//! on over lines) is refused by name, but only when that very key is asked for. A file that is one JSON object, as
+//! programs like to write it, is read as JSON.
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 /// The top-level settings of one file, or of several merged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Settings(BTreeMap<String, Setting>);
+pub(crate) struct Settings {
+    known: BTreeMap<String, Setting>,
+    /// A file was no list of keys at all: whatever is asked for may have been in it.
+    opaque: bool,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Setting {
@@ -26,8 +33,12 @@ pub(crate) struct Unreadable(pub(crate) String);
 
 impl Settings {
     pub(crate) fn parse(text: &str) -> Self {
+        let text = text.trim_start_matches('\u{feff}');
+        if text.trim_start().starts_with('{') {
+            return Self::from_json(text);
+        }
         let mut settings = BTreeMap::new();
-        let mut lines = text.trim_start_matches('\u{feff}').lines().peekable();
+        let mut lines = text.lines().peekable();
         while let Some(line) = lines.next() {
             let Some((key, rest)) = entry(line) else { continue };
             let mut setting = value(rest);
@@ -51,17 +62,27 @@ impl Settings {
                 None => settings.remove(&key),
             };
         }
-        Self(settings)
+        Self { known: settings, opaque: false }
+    }
+
+    fn from_json(text: &str) -> Self {
+        let Ok(object) = serde_json::from_str::<BTreeMap<String, Value>>(text) else {
+            return Self { known: BTreeMap::new(), opaque: true };
+        };
+        let known = object.into_iter().filter_map(|(key, value)| Some((key, json(value)?)));
+        Self { known: known.collect(), opaque: false }
     }
 
     /// Takes over what `other` says.
     pub(crate) fn update(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.known.extend(other.known);
+        self.opaque |= other.opaque;
     }
 
     /// A scalar; `None` when it is absent or null.
     pub(crate) fn get(&self, key: &str) -> Result<Option<&str>, Unreadable> {
-        match self.0.get(key) {
+        match self.known.get(key) {
+            _ if self.opaque => Err(Unreadable(key.to_owned())),
             None => Ok(None),
             Some(Setting::Scalar(text)) => Ok(Some(text)),
             Some(_) => Err(Unreadable(key.to_owned())),
@@ -70,13 +91,32 @@ impl Settings {
 
     /// A list, or a scalar as a list of one.
     pub(crate) fn list(&self, key: &str) -> Result<Vec<String>, Unreadable> {
-        match self.0.get(key) {
+        match self.known.get(key) {
+            _ if self.opaque => Err(Unreadable(key.to_owned())),
             None => Ok(Vec::new()),
             Some(Setting::Scalar(text)) => Ok(vec![text.clone()]),
             Some(Setting::List(items)) => Ok(items.clone()),
             Some(Setting::Other) => Err(Unreadable(key.to_owned())),
         }
     }
+}
+
+/// A value of JSON; `None` for null.
+fn json(value: Value) -> Option<Setting> {
+    Some(match value {
+        Value::Null => return None,
+        Value::String(text) => Setting::Scalar(text),
+        Value::Number(number) => Setting::Scalar(number.to_string()),
+        Value::Bool(yes) => Setting::Scalar(yes.to_string()),
+        Value::Array(items) => {
+            let texts = items.into_iter().map(|item| match json(item) {
+                Some(Setting::Scalar(text)) => Some(text),
+                _ => None,
+            });
+            texts.collect::<Option<_>>().map_or(Setting::Other, Setting::List)
+        }
+        Value::Object(_) => Setting::Other,
+    })
 }
 
 /// A `key: rest` at the left margin.
@@ -216,6 +256,21 @@ mod tests {
         }
         assert_eq!(Settings::parse("include: [a, 'b']").list("include").unwrap(), ["a", "b"]);
         assert!(Settings::parse("include:\n  - {a: b}").list("include").is_err());
+    }
+
+    #[test]
+    fn a_json_object_is_read_and_other_flow_maps_are_refused() {
+        let settings = Settings::parse(
+            "\n{\"id\": \"web1\", \"port\": 7, \"none\": null, \"include\": [\"a\", \"b\"], \"x\": {}}",
+        );
+        assert_eq!((settings.get("id"), settings.get("port")), (Ok(Some("web1")), Ok(Some("7"))));
+        assert_eq!((settings.get("none"), settings.get("absent")), (Ok(None), Ok(None)));
+        assert_eq!(settings.list("include").unwrap(), ["a", "b"]);
+        settings.get("x").unwrap_err();
+        let mut settings = Settings::parse("id: web1");
+        settings.update(Settings::parse("{id: web2}"));
+        settings.get("id").unwrap_err();
+        settings.list("sock_dir").unwrap_err();
     }
 
     proptest! {

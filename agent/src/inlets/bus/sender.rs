@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
-    time::{Instant, interval, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::herald::{Herald, News};
@@ -27,8 +27,9 @@ const CATCH_UP: Duration = Duration::from_secs(15);
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How long the minion may take to say that the master does not answer it: three tries of up to ten seconds.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// How often a minion that is silent is asked again: one that has just started is, until it has found its master.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// When a minion that is silent is first asked again, then after twice as long: one that has just started is, until
+/// it has found its master.
+const ASK_AGAIN: Duration = Duration::from_secs(4);
 /// When a silent minion is taken for one that never passes answers on: at once, or if it did before.
 const MUTE_AFTER: (Duration, Duration) = (Duration::from_secs(100), Duration::from_secs(3600));
 
@@ -104,7 +105,7 @@ impl Route<'_> {
     /// Whether the minion passes on the master's answers.
     async fn understand(&self) -> Result<bool, AskError> {
         let mut asked = FuturesUnordered::new();
-        let mut again = interval(ASK_AGAIN);
+        let (mut again, mut pause) = (Instant::now(), ASK_AGAIN);
         let mute = sleep(if self.proven { MUTE_AFTER.1 } else { MUTE_AFTER.0 });
         tokio::pin!(mute);
         loop {
@@ -115,7 +116,11 @@ impl Route<'_> {
                     Err(AskError::Silence) => {}
                     Err(error) => return Err(error),
                 },
-                _ = again.tick() => asked.push(self.ask(&[])),
+                () = sleep_until(again) => {
+                    asked.push(self.ask(&[]));
+                    again += pause;
+                    pause *= 2;
+                }
                 () = &mut mute => return Ok(false),
             }
         }
