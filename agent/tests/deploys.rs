@@ -5,62 +5,17 @@
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its own part of it")]
 mod common;
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
-use common::{Agent, deploy, package, put, spec};
+use common::{Bed, OK, SICK, deploy, names, package, picture, put, spec};
 use flipside_api::{AppName, Code, Command, Outcome, Release, Rollback, Run, State, Who};
 use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    task::JoinSet,
-};
 
 const GOOD: &str = "
 def application(environ, start_response):
     start_response('200 OK', [])
     return [b'hello']
 ";
-
-/// A folder that every user may pass through, and an nginx that says whatever it is told to.
-struct Bed {
-    folder: tempfile::TempDir,
-    nginx: String,
-    _tasks: JoinSet<()>,
-}
-
-impl Bed {
-    async fn new(answer: &'static str) -> Self {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::Builder::new().prefix("engine-").tempdir_in("/var/tmp").unwrap();
-        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let nginx = format!("http://{}", listener.local_addr().unwrap());
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let mut request = [0; 4096];
-                let n = stream.read(&mut request).await.unwrap_or(0);
-                let request = String::from_utf8_lossy(&request[..n]).to_lowercase();
-                assert!(request.contains("host: blog.test"), "{request}");
-                let _ = stream.write_all(answer.as_bytes()).await;
-            }
-        });
-        Self { folder, nginx, _tasks: tasks }
-    }
-
-    fn agent(&self) -> Agent {
-        Agent::start(self.folder.path(), Arc::default(), &self.nginx)
-    }
-
-    /// Another agent on the same folder, as after a restart.
-    fn again(&self, agent: &Agent) -> Agent {
-        Agent::start(self.folder.path(), Arc::clone(&agent.runtime), &self.nginx)
-    }
-}
-
-const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
-const SICK: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 fn python(code: &str) -> serde_json::Value {
     json!([["python3", "-c", code]])
@@ -75,32 +30,6 @@ fn hooks() -> serde_json::Value {
     };
     json!({ "check": note("check"), "static": note("static"), "migrate": note("migrate"), "once": note("once"),
         "after": note("after") })
-}
-
-fn names(outcome: &Outcome) -> String {
-    outcome.steps.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(" ")
-}
-
-/// What of the app must be the same after a deploy that failed.
-fn picture(agent: &Agent) -> Vec<(String, String)> {
-    let paths = agent.paths();
-    let mut seen = vec![
-        ("current".to_owned(), format!("{:?}", agent.current())),
-        ("env".to_owned(), std::fs::read_to_string(paths.env_file()).unwrap_or_default()),
-        ("next".to_owned(), paths.env_next().exists().to_string()),
-        ("running".to_owned(), {
-            let running = agent.runtime.0.lock().unwrap();
-            format!("{} {:?}", running.listening, running.serves)
-        }),
-    ];
-    let mut releases: Vec<String> = std::fs::read_dir(paths.releases())
-        .into_iter()
-        .flatten()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    releases.sort();
-    seen.push(("releases".to_owned(), releases.join(" ")));
-    seen
 }
 
 #[track_caller]

@@ -1,5 +1,7 @@
 //! An agent in a folder of its own, with a runtime that runs nothing but remembers what it was told.
 
+mod bed;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -22,6 +24,8 @@ use flipside_api::{
 };
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
+
+pub use bed::{Bed, OK, SICK, names, picture};
 
 /// What runs, as the fake has it.
 #[derive(Debug, Default)]
