@@ -233,8 +233,16 @@ fn command(path: &Path, program: &Program) -> Command {
         .kill_on_drop(true);
     let account = program.account.clone();
     // SAFETY: between fork and exec only calls that are safe after a fork, and no allocation.
-    unsafe { command.pre_exec(move || enter(account.as_ref())) };
+    unsafe { command.pre_exec(move || enter(account.as_ref()).and_then(|()| end_with_agent())) };
     command
+}
+
+/// Has the kernel end this process when the agent is killed: a hook must not go on behind the back of the next
+/// agent, which undoes what the hook was part of. After the account is taken, for that would clear it.
+fn end_with_agent() -> io::Result<()> {
+    // SAFETY: a plain system call with numbers.
+    let said = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    if said == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Makes the process that is about to run a program its own: session, umask, descriptors, account.

@@ -30,6 +30,10 @@ impl Bed {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut request = [0; 4096];
                 let n = stream.read(&mut request).await.unwrap_or(0);
+                if n == 0 {
+                    // Whoever wanted to ask was cut short.
+                    continue;
+                }
                 let request = String::from_utf8_lossy(&request[..n]).to_lowercase();
                 assert!(request.contains("host: blog.test"), "{request}");
                 let _ = stream.write_all(answer.as_bytes()).await;
