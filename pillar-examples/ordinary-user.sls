@@ -1,5 +1,5 @@
 # Everything below one folder and under one uid: a trial with no root. Whoever started nginx, memcached and the
-# agent keeps them.
+# agent keeps them; the machine's own rsyslog and logrotate are left alone.
 flipside:
   host:
     socket: /home/ann/flipside/run/agent.sock
@@ -20,8 +20,6 @@ flipside:
       listen: 127.0.0.1:8080
       service: false
     memcached: {address: "127.0.0.1:11311", service: false}
-    rsyslog: {service: false}
-    logrotate: {package: false}
   apps:
     blog:
       template: python-django-sqlite

@@ -51,8 +51,17 @@ DEFAULTS = {
         "trusted": [],
     },
     "memcached": {"address": "127.0.0.1:11211", "service": True, "memory": 64},
-    "logrotate": {"conf": "/etc/logrotate.d/flipside", "keep": 14, "maxsize": "50M", "package": True},
+    # `manage` follows nginx.service where pillar says nothing: on a machine that is not ours to furnish, a demo
+    # of an ordinary user, no file of the machine is touched.
+    "logrotate": {
+        "manage": None,
+        "conf": "/etc/logrotate.d/flipside",
+        "keep": 14,
+        "maxsize": "50M",
+        "package": True,
+    },
     "rsyslog": {
+        "manage": None,
         "conf": "/etc/rsyslog.d/30-flipside.conf",
         "service": True,
         "central": "/var/log/flipside-central",
@@ -82,6 +91,9 @@ def settings(given):
         _check(host, problems)
     if problems:
         raise Refused(problems)
+    for section in ("logrotate", "rsyslog"):
+        if host[section]["manage"] is None:
+            host[section]["manage"] = host["nginx"]["service"]
     listen = host["nginx"]["listen"]
     host["nginx"]["listens"] = [str(one) for one in (listen if isinstance(listen, list) else [listen])]
     if not host["nginx"]["url"]:
@@ -135,7 +147,7 @@ FORM_NAMES = {
 FORM_NAMES |= {SOURCE: "salt:// or https:// address", HASH: "SHA-256"}
 FORM_NAMES |= {ADDRESS: "host:port", TOKEN: "token", NAME_OF_HOST: "name of a host"}
 SWITCHES = (("users",), ("agent", "manage"), ("nginx", "service"), ("memcached", "service"))
-SWITCHES += (("logrotate", "package"), ("rsyslog", "service"))
+SWITCHES += (("logrotate", "manage"), ("logrotate", "package"), ("rsyslog", "manage"), ("rsyslog", "service"))
 NUMBERS = ((("port",), 1, 65535), (("memcached", "memory"), 8, 1 << 20), (("logrotate", "keep"), 1, 10_000))
 NUMBERS += ((("rsyslog", "logentries", "port"), 1, 65535),)
 
@@ -154,7 +166,7 @@ def _check(host, problems):
             elif form is PATH and ".." in value.split("/"):
                 problems.append(f"{name}: may hold no ..")
     for keys in SWITCHES:
-        if not isinstance(at(*keys), bool):
+        if not isinstance(at(*keys), bool) and not (keys[-1] == "manage" and at(*keys) is None):
             problems.append(f"{'.'.join(('host', *keys))}: must be true or false")
     for keys, least, most in NUMBERS:
         if not _whole(at(*keys), least, most):

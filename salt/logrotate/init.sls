@@ -1,6 +1,7 @@
 {#- The apps' logs. copytruncate, because an app's log stays open for as long as the app lives. -#}
 {%- set host = salt["flipside.layout"](pillar.get("flipside", {})).host %}
 {%- set rotate = host.logrotate %}
+{%- if rotate.manage %}
 {%- if rotate.package %}
 logrotate-package:
   pkg.installed:
@@ -25,3 +26,7 @@ logrotate-package:
             notifempty
             copytruncate
         }
+{%- else %}
+logrotate-is-not-managed:
+  test.nop
+{%- endif %}

@@ -2,6 +2,7 @@
     server, and to Logentries over TLS, each only where pillar says so. -#}
 {%- set flip = salt["flipside.layout"](pillar.get("flipside", {})) %}
 {%- set rsyslog = flip.host.rsyslog %}
+{%- if rsyslog.manage %}
 {%- if rsyslog.service %}
 rsyslog-packages:
   pkg.installed:
@@ -42,4 +43,8 @@ rsyslog:
     - enable: True
     - watch:
       - file: {{ rsyslog.conf }}
+{%- endif %}
+{%- else %}
+rsyslog-is-not-managed:
+  test.nop
 {%- endif %}

@@ -92,6 +92,14 @@ def test_the_files_of_logs_are_what_their_programs_read(
     assert all(not state["changes"] for state in states.values())
 
 
+def test_a_host_that_is_not_ours_to_furnish_is_left_alone(salt: Salt, host: dict) -> None:
+    salt.pillar({"host": host})
+    code, states = salt.call("state.show_sls", "memcached,rsyslog,logrotate,flipside.agent")
+    assert code == 0
+    kinds = {kind for state in states.values() for kind in state if not kind.startswith("__")}
+    assert kinds == {"test"}
+
+
 def test_logentries_is_spoken_to_over_tls(salt: Salt, tmp_path: Path) -> None:
     token = "0123abcd-0000-0000-0000-0123456789ab"
     rsyslog = {"conf": str(tmp_path / "r.conf"), "central": str(tmp_path / "c"), "spool": str(tmp_path / "s")}

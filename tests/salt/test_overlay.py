@@ -215,6 +215,12 @@ said["gone"] = cache.get("gone", "default")
 said["deleted"] = [cache.delete("s"), cache.delete("s"), cache.get("s")]
 cache.set("big", "x" * (2 << 20))
 said["big"] = cache.get("big")
+cache.set("ü" * 240, "long")
+said["after"] = [cache.get("f"), cache.get("n")]
+class Passing: pass
+cache.set("class", Passing())
+del Passing
+said["lost class"] = cache.get("class")
 cache.close()
 said["kept"] = cache.get("f")
 print(json.dumps(said))
@@ -237,6 +243,8 @@ def test_without_a_library_of_its_own_a_project_has_the_hosts_memcached(
         "gone": "default",
         "deleted": [True, False, None],
         "big": None,
+        "after": [1.5, 3],
+        "lost class": None,
         "kept": 1.5,
     }
     other = "from django.core.cache import cache; print(cache.get('f') is None)"

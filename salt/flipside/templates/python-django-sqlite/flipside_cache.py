@@ -16,11 +16,16 @@ from django.core.cache.backends.memcached import BaseMemcachedCache
 TIMEOUT = 1.0
 # After a failure nobody waits for the same server again at once.
 PAUSE = 1.0
+LOST = object()
 PICKLED, NUMBER, TEXT = 1, 2, 16
 
 
 class NotThere(Exception):
     """A key that cannot be counted up, because it is not there."""
+
+
+class Complaint(Exception):
+    """memcached does not take a request."""
 
 
 class Client:
@@ -41,13 +46,12 @@ class Client:
         def read(stream):
             while (line := _line(stream)) != b"END":
                 _, name, flags, length = line.split(b" ")
-                value = stream.read(int(length) + 2)[:-2]
-                if name in names:
-                    found[names[name]] = _loaded(value, int(flags))
+                found[name] = (stream.read(int(length) + 2)[:-2], int(flags))
 
         if names:
             self._talk(b"get " + b" ".join(names) + b"\r\n", read)
-        return found
+        values = {names[name]: _loaded(*found[name]) for name in names if name in found}
+        return {key: value for key, value in values.items() if value is not LOST}
 
     def set(self, key, value, timeout=0):
         return self._store(b"set", key, value, timeout)
@@ -103,12 +107,19 @@ class Client:
                 self._stream.write(request)
                 self._stream.flush()
                 return read(self._stream)
+            except Complaint:
+                # What else it may say to this request must not be taken for the answer to the next.
+                self._stream = None
+                return None
             except (OSError, ValueError, EOFError):
                 self._stream = None
                 # A connection from before may have been closed by a restart meanwhile.
                 if fresh or not again:
                     self._dead_until = time.monotonic() + PAUSE
                     return None
+            except BaseException:
+                self._stream = None
+                raise
         return None
 
     def _open(self):
@@ -121,6 +132,8 @@ def _line(stream):
     line = stream.readline(2048)
     if not line.endswith(b"\r\n"):
         raise EOFError
+    if line.startswith((b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR")):
+        raise Complaint
     return line[:-2]
 
 
@@ -136,7 +149,11 @@ def _dumped(value):
 
 def _loaded(value, flags):
     if flags & PICKLED:
-        return pickle.loads(value)
+        try:
+            return pickle.loads(value)
+        except Exception:
+            # Of a class that this release no longer has.
+            return LOST
     if flags & NUMBER:
         return int(value)
     return value.decode() if flags & TEXT else value
