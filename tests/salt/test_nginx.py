@@ -135,6 +135,17 @@ def test_the_second_time_changes_nothing(site: Site) -> None:
     assert all(state["result"] is True for state in tested.values()), tested
 
 
+def test_so_does_the_second_highstate(site: Site) -> None:
+    site.apply()
+    for mode in ((), (), ("test=True",)):
+        code, states = site.salt.call("state.highstate", *mode)
+        assert code == 0 and isinstance(states, dict), states
+        bad = [state for state in states.values() if state["result"] is not True]
+        assert not bad, bad
+    changed = [state for state in states.values() if state["changes"]]
+    assert not changed, changed
+
+
 def test_the_folders_have_their_modes(site: Site) -> None:
     modes = {path: oct((site.folder / path).stat().st_mode)[-3:] for path in ("apps/blog", "run/blog")}
     assert set(modes.values()) == {"755"}
