@@ -51,8 +51,8 @@ DEFAULTS = {
         "trusted": [],
     },
     "memcached": {"address": "127.0.0.1:11211", "service": True, "memory": 64},
-    # `manage` follows nginx.service where pillar says nothing: on a machine that is not ours to furnish (a demo
-    # of an ordinary user) no file of the machine is touched.
+    # `manage` follows nginx.service where pillar says nothing: on a machine that is not ours to furnish (a
+    # demo of an ordinary user) no file of the machine is touched.
     "logrotate": {
         "manage": None,
         "conf": "/etc/logrotate.d/flipside",
