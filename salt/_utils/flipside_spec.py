@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 
+import flipside_options
 from flipside_host import public_url
 from flipside_refused import Refused
 
@@ -18,31 +19,6 @@ TEMPLATE = re.compile(r"[a-z][a-z0-9-]{0,60}")
 RELEASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,99}-[0-9a-f]{12}")
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 APP_KEYS = ("template", "tag", "runtime", "memory", "options", "env", "files")
-# The option's name in pillar, to its types in YAML.
-OPTIONS = {
-    "domains": (list,),
-    "public_url": (str,),
-    "wsgi": (str,),
-    "settings": (str,),
-    "workers": (int,),
-    "threads": (int,),
-    "request_timeout": (int,),
-    "start_timeout": (int,),
-    "databases": (list,),
-    "static": (dict, bool),
-    "media": (dict, bool),
-    "health": (dict,),
-    "switch": (str,),
-    "hooks": (dict,),
-    "background": (dict,),
-    "schedule": (dict,),
-    "nginx": (dict,),
-    "release_header": (bool,),
-    "settings_overlay": (bool,),
-    "backup": (bool,),
-}
-WORDS = {list: "a list", dict: "a map", bool: "true or false", int: "a whole number", str: "text"}
-MERGED = ("health", "hooks", "nginx", "static", "media")
 LOCATION_KEYS = ("url", "root", "package", "path")
 PLAIN = ("wsgi", "settings", "workers", "threads", "request_timeout", "start_timeout", "databases", "health")
 PLAIN += ("switch", "background", "schedule", "release_header", "backup")
@@ -70,27 +46,6 @@ def memory(value, problems):
         problems.append(f"memory: {str(value)[:80]!r} is no amount: write 512M or 2G")
         return None
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}[match[2]]
-
-
-def options_of(given, defaults, problems):
-    """The template's default options with the pillar's over them, each of its type."""
-    if not isinstance(given, dict):
-        problems.append("options: must be a map")
-        return dict(defaults)
-    merged = dict(defaults)
-    for key, value in given.items():
-        if key not in OPTIONS:
-            known = ", ".join(sorted(OPTIONS))
-            problems.append(f"options.{str(key)[:80]}: the template knows no such option; it knows {known}")
-            continue
-        kinds = OPTIONS[key]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            problems.append(f"options.{key}: must be {' or '.join(WORDS[kind] for kind in kinds)}")
-        elif key in MERGED and isinstance(value, dict) and isinstance(defaults.get(key), dict):
-            merged[key] = {**defaults[key], **value}
-        elif not (value is True and key in ("static", "media")):
-            merged[key] = value
-    return merged
 
 
 def location(option, value, problems):
@@ -179,7 +134,7 @@ def resolve(name, pillar, template, host):
     if not isinstance(pillar, dict):
         raise Refused([f"apps.{name}: must be a map"])
     problems += [f"{str(key)[:80]}: is no key of an app" for key in pillar if key not in APP_KEYS]
-    options = options_of(pillar.get("options") or {}, template.get("options") or {}, problems)
+    options = flipside_options.merged(pillar.get("options") or {}, template.get("options") or {}, problems)
     domains = [d.lower() if isinstance(d, str) else d for d in options.get("domains") or []]
     if not domains:
         problems.append("options.domains: needs at least one domain")
@@ -193,7 +148,7 @@ def resolve(name, pillar, template, host):
         "user": system_user(name) if host["users"] else None,
         "memory": memory(pillar.get("memory"), problems),
         "domains": list(dict.fromkeys(d for d in domains if is_domain(d))),
-        "hooks": hooks(options.get("hooks") or {}, problems),
+        "hooks": {key: value for key, value in (options.get("hooks") or {}).items() if value is not None},
         "static_files": location("static", options.get("static"), problems),
         "media": location("media", options.get("media"), problems),
         "overlay": dict(template.get("overlay") or {}),
@@ -216,24 +171,6 @@ def system_user(name):
     if len(user) <= 32:
         return user
     return f"{user[:23]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def hooks(given, problems):
-    """The hooks, with lists that pillar emptied kept empty, so that they override the template's."""
-    known = ("prepare", "check", "static", "migrate", "once", "after")
-    for key, value in given.items():
-        if key not in known:
-            problems.append(f"options.hooks.{str(key)[:80]}: is no hook; the hooks are {', '.join(known)}")
-        elif value is not None and not isinstance(value, list):
-            problems.append(f"options.hooks.{key}: must be a list of argument lists")
-        else:
-            for hook in value or []:
-                command = hook.get("command") if isinstance(hook, dict) else hook
-                if not isinstance(command, list) or not all(isinstance(part, str) for part in command):
-                    problems.append(
-                        f"options.hooks.{key}: each hook is a list of arguments, each of them quoted text"
-                    )
-    return {key: value for key, value in given.items() if value is not None}
 
 
 def is_domain(domain):

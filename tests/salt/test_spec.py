@@ -65,7 +65,9 @@ def test_a_spec_holds_only_what_the_contract_names(resolve: Callable) -> None:
 
 
 def test_options_of_pillar_lie_over_the_templates(resolve: Callable) -> None:
-    given = options(health={"path": "/up"}, hooks={"migrate": [], "after": [["x"]]}, static=False, media=True)
+    given = options(
+        wsgi=None, health={"path": "/up"}, hooks={"migrate": [], "after": [["x"]]}, static=False, media=True
+    )
     spec, vhost = resolve(given)
     assert spec["health"] == {"path": "/up", "timeout": 30}
     assert spec["hooks"] == {"check": [["django-admin", "check"]], "migrate": [], "after": [["x"]]}
@@ -126,6 +128,23 @@ def test_long_names_get_users_of_their_own(own: Callable) -> None:
         (options(hooks={"migrat": []}), "options.hooks.migrat"),
         (options(hooks={"migrate": ["django-admin migrate"]}), "each hook is a list of arguments"),
         (options(hooks={"migrate": [["sleep", 3]]}), "each of them quoted text"),
+        (options(hooks={"migrate": [{"command": ["x"], "timeout": "long"}]}), "timeout must be seconds"),
+        (
+            options(hooks={"migrate": [{"command": ["x"], "tiemout": 5}]}),
+            "a command and a timeout, nothing else",
+        ),
+        (options(hooks={"migrate": [[]]}), "each hook is a list of arguments"),
+        (options(threads=1), "options.threads: must be between 2 and 256"),
+        (options(workers=99999999999), "options.workers: must be between 1 and 256"),
+        (options(switch="soft"), "options.switch: must be auto, hot, cold or held"),
+        (options(databases=[5]), "options.databases: '5' must be quoted text"),
+        (options(health={"path": 5}), "options.health.path: must be text"),
+        (options(health={"pth": "/"}), "options.health.pth: is no part of it"),
+        (options(health={"status": 99999999}), "options.health.status: 99999999 is out of range"),
+        (options(background={"q": ["x"]}), "options.background.q: must be a map"),
+        (options(background={"q": {"command": "x"}}), "options.background.q.command: must be a list"),
+        (options(background={"Q": {"command": ["x"]}}), "options.background.Q: needs a name"),
+        (options(schedule={"n": {"command": ["x"]}}), "options.schedule.n.cron: is missing"),
         (options(static={"rot": "x"}), "options.static.rot"),
         (options(static={"root": "/etc"}), "options.static.root: must lie below"),
         (options(static={"root": "${DATA_DIR}"}), "the data folder holds the databases"),
