@@ -83,7 +83,9 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
             if self.control.fatal().is_some() {
                 return Ok(());
             }
-            self.reap()?;
+            if let Err(error) = self.reap() {
+                self.trouble(error)?;
+            }
             let idle = self.job.is_none();
             if stopping && idle || self.config.once && idle && self.is_all_stored() {
                 return Ok(());
@@ -321,7 +323,16 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
 
     /// Takes note of a snapshot that has ended.
     fn reap(&mut self) -> Result<(), FollowError> {
-        let Some(job) = self.job.take_if(|job| job.is_finished()) else { return Ok(()) };
+        if self.job.is_none() {
+            return Ok(());
+        }
+        let epoch_waits = self.keeper.state.epoch_waits().map_err(FollowError::State)?;
+        // A snapshot counts when its key is in the store too. One that we cannot wait for is taken again.
+        let ready = !epoch_waits || self.control.is_stopping();
+        let Some(job) = self.job.take_if(|job| ready && job.is_finished()) else { return Ok(()) };
+        if epoch_waits {
+            return Ok(());
+        }
         let taken = job.join().map_err(|_| FollowError::Internal("a snapshot"))?;
         let taken = match taken {
             Ok(Some(taken)) => taken,

@@ -117,8 +117,18 @@ pub(crate) struct Uploader {
 impl Uploader {
     /// The uploader's thread.
     pub(crate) fn run(mut self) {
-        if let Err(error) = self.work() {
-            self.remote.control.fail(with_causes(&error));
+        while let Err(error) = self.work() {
+            let text = with_causes(&error);
+            // A disk without room, say: that passes. What another follower wrote does not.
+            if self.remote.impatient || !matches!(error, FollowError::State(_)) {
+                return self.remote.control.fail(text);
+            }
+            tracing::warn!(error = %text, "SpoolFailed");
+            self.remote.control.update(|status| status.error = text);
+            if self.remote.control.has_captured_all() {
+                return;
+            }
+            self.remote.sleep(Duration::from_secs(1), &|| !self.remote.control.has_captured_all());
         }
     }
 

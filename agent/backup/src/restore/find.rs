@@ -28,7 +28,11 @@ pub(super) async fn find(source: &Source, target: Target) -> Result<Found, Resto
             best = Some(Found { reader, catalog, name, seq, time_ms });
         }
     }
-    best.ok_or_else(|| RestoreError::Nothing("nothing was backed up yet at that time".into()))
+    best.ok_or_else(|| {
+        RestoreError::Nothing(
+            "nothing that can be restored was backed up by then: no snapshot is complete".into(),
+        )
+    })
 }
 
 /// The chains that are meant, each with its listing and name.
@@ -84,6 +88,10 @@ async fn position_in(
     target: Target,
 ) -> Result<Option<(u64, u64)>, RestoreError> {
     let routes = Routes::new(catalog);
+    if routes.last_until(u64::MAX).is_none() && !matches!(target, Target::Position(_)) {
+        // Its first snapshot never came to its end; an earlier chain of the same database may do.
+        return Ok(None);
+    }
     let seq = match target {
         Target::Latest => routes.nodes().last().copied(),
         Target::Position(position) => Some(position.seq),

@@ -251,6 +251,14 @@ impl State {
             .map_err(|source| StateError::Database { path: self.dir.join("state.db"), source })
     }
 
+    /// Whether an epoch's key waits for its upload.
+    pub(crate) fn epoch_waits(&self) -> Result<bool, StateError> {
+        let sql = "SELECT EXISTS(SELECT 1 FROM outbox WHERE key LIKE '%/epoch/%')";
+        self.connection
+            .query_row(sql, [], |row| row.get(0))
+            .map_err(|source| StateError::Database { path: self.dir.join("state.db"), source })
+    }
+
     /// Another connection to the same state, for the uploader.
     pub(crate) fn outbox(&self) -> Result<Outbox, StateError> {
         Outbox::open(&self.dir)

@@ -46,7 +46,13 @@ pub(super) fn once(args: &FollowArgs, session: &Session<'_>) -> Result<u8> {
     let mut config = config(args, true)?;
     config.drain = Duration::from_secs(3600);
     let control = Control::new();
-    let position = in_thread(&config, &control, &mut |_| {})?;
+    let mut said_error = String::new();
+    let position = in_thread(&config, &control, &mut |status| {
+        if status.error != said_error && !status.error.is_empty() {
+            session.output.notice(&status.error);
+        }
+        said_error = status.error;
+    })?;
     said(session, position, &control.status());
     Ok(OK)
 }
