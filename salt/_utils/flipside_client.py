@@ -40,7 +40,10 @@ def ask(path, command, who, seconds, on_progress=None):
     ``who`` holds ``via``, ``user`` and ``id``. Lines of output come back under ``lines``, if there were any.
     """
     request = {"v": VERSION, "who": who, "command": command}
-    payload = msgpack.packb(request, use_bin_type=True)
+    try:
+        payload = msgpack.packb(request, use_bin_type=True)
+    except (TypeError, ValueError) as error:
+        raise BadAnswer(f"the request holds what cannot be sent: {error}") from error
     if len(payload) > MAX_FRAME:
         raise BadAnswer(f"the request is {len(payload)} bytes; the agent takes at most {MAX_FRAME}")
     deadline = time.monotonic() + seconds

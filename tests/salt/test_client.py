@@ -76,6 +76,13 @@ def test_what_is_no_answer_is_refused(
         client.ask(str(tmp_path / "run/agent.sock"), {"verb": "ping"}, WHO, 10)
 
 
+def test_a_request_that_cannot_be_packed_is_an_error_of_ours(own: Callable, tmp_path: Path) -> None:
+    client = own("flipside_client")
+    for odd in (object(), "\udcff"):
+        with pytest.raises(client.BadAnswer, match="cannot be sent"):
+            client.ask(str(tmp_path / "none.sock"), {"verb": "x", "odd": odd}, WHO, 1)
+
+
 def test_a_request_over_the_cap_is_not_sent(own: Callable, tmp_path: Path) -> None:
     client = own("flipside_client")
     with pytest.raises(client.BadAnswer, match="at most 4194304"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,7 +68,7 @@ def test_the_files_of_logs_are_what_their_programs_read(
             "spool": str(tmp_path / "spool"),
             "service": False,
             "listen": "127.0.0.1:25514",
-            "server": "logs.example.org:5514",
+            "server": "127.0.0.1:9",
         },
     }
     apps = {"blog": {"template": "python-django-sqlite", "options": {"domains": ["blog.example.org"]}}}
@@ -86,10 +88,37 @@ def test_the_files_of_logs_are_what_their_programs_read(
     check = [program("rsyslogd", "rsyslog"), "-N1", "-f", main]
     done = subprocess.run(check, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    logs_arrive(main, log, tmp_path / "central", program("rsyslogd", "rsyslog"))
     conf = (tmp_path / "rsyslog.conf").read_text()
     assert 'File="' + str(log) in conf and "secpath-replace" in conf and "logentries" not in conf
     code, states = salt.call("state.apply", "rsyslog,logrotate")
     assert all(not state["changes"] for state in states.values())
+
+
+def logs_arrive(conf: Path, log: Path, central: Path, rsyslogd: str) -> None:
+    """The app's lines and those of other hosts end in files of their own, and nowhere else."""
+    server = subprocess.Popen([rsyslogd, "-n", "-f", conf, "-i", conf.with_suffix(".pid")])
+    try:
+        with log.open("a") as file:
+            file.write("a line of the app\n")
+        until(lambda: any("a line of the app" in file.read_text() for file in central.glob("*/blog.log")))
+        with socket.create_connection(("127.0.0.1", 25514), 5) as sender:
+            sender.sendall(b"<13>1 2026-01-01T00:00:00Z ../../../up ../../../name - - - hostile line\n")
+            sender.sendall(b"<13>1 2026-01-01T00:00:00Z web2 app - - - a line from elsewhere\n")
+        until(lambda: (central / "web2/app.log").exists())
+        found = [file for file in central.rglob("*") if file.is_file() and "hostile" in file.read_text()]
+        assert len(found) == 1, "inside the folder"
+        assert not (central.parent / "up").exists()
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_host_that_is_not_ours_to_furnish_is_left_alone(salt: Salt, host: dict) -> None:
