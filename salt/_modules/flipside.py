@@ -10,6 +10,7 @@ same job id joins what runs. Every function returns one shape; its ``result`` gi
 import functools
 import getpass
 import inspect
+import logging
 import pwd
 import uuid
 
@@ -27,6 +28,7 @@ try:
 except ImportError as error:
     MISSING = f"flipside's own modules are not here yet ({error}): run saltutil.sync_all"
 
+log = logging.getLogger(__name__)
 __virtualname__ = "flipside"
 __func_alias__ = {"reload_": "reload"}
 # A first migration may take long, and so may each hook of a deploy; the agent has a deadline for every one.
@@ -282,6 +284,12 @@ def _one(call, name, work):
         return answer.bad("failed", "host", str(error), "flipside.version shows what the agent speaks")
     except (SaltException, OSError) as error:
         return answer.bad("failed", "host", f"{type(error).__name__}: {error}")
+    except Exception as error:
+        # A fault of ours with one app must not keep the others from being served.
+        log.exception("flipside: %s", name)
+        return answer.bad(
+            "failed", "host", f"the module failed: {type(error).__name__}", "see the minion's log"
+        )
     unknown = (said["error"] or {}).get("code") == "not_found"
     return None if unknown and name not in call.minion.apps and not said["release"] else said
 
@@ -316,8 +324,14 @@ def _run(call, name, fields):
 
 
 def _env(call, name, wait):
-    values = call.minion.resolve(name)[0]["env"]
-    return answer.entry(call.ask("env", COMMAND_SECONDS + wait, app=name, env=values, wait=wait))
+    spec, vhost = call.minion.resolve(name)
+    if vhost["files"]:
+        # The environment names their folder, which must be there first.
+        call.minion.ensure_vhost(name, vhost, test=False)
+    said = answer.entry(call.ask("env", COMMAND_SECONDS + wait, app=name, env=spec["env"], wait=wait))
+    if said["result"]:
+        call.minion.forget_files(name, vhost)
+    return said
 
 
 def _deploy(call, name, tag, release, options):

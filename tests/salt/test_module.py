@@ -204,7 +204,7 @@ def test_the_plan_of_a_host_without_the_apps_user(minion: Salt, agent: Callable,
     assert heard.commands("deploy")[0]["spec"]["user"] == "nobody"
 
 
-def test_the_other_verbs(minion: Salt, agent: Callable) -> None:
+def test_the_other_verbs(minion: Salt, agent: Callable, host: dict) -> None:
     status = {"host": {"id": "web1"}, "apps": {"blog": {"release": "1.0-0123456789ab", "state": "running"}}}
     heard = agent(
         lines={"logs": [["stdout", "a"], ["stdout", "b"]], "run": [["stdout", "out"], ["stderr", "err"]]},
@@ -224,6 +224,11 @@ def test_the_other_verbs(minion: Salt, agent: Callable) -> None:
     assert [maintenance["on"] for maintenance in heard.commands("maintenance")] == [True, False]
     code, said = minion.call("flipside.env", "blog")
     assert code == 0 and heard.commands("env")[0]["env"] == {"A": "x", "EMPTY": ""}
+    assert not (Path(host["apps_dir"]) / "blog").exists()
+    minion.pillar({"host": host, "apps": {"blog": app(files={"a.ini": "x = 1"})}})
+    code, said = minion.call("flipside.env", "blog")
+    folder = heard.commands("env")[1]["env"]["FILES_DIR"]
+    assert code == 0 and (Path(folder) / "a.ini").read_text() == "x = 1\n"
     for verb in (
         "reload",
         "restart",
