@@ -11,13 +11,14 @@ use super::{
     FollowError,
     live::{Live, Reading},
     pack::{Making, PackError, Sealer},
+    stash::{Stash, Window},
 };
 use crate::{
     chain::Name,
     clock,
     crypt::{Epoch, EpochKey, Recipients, wrap_epoch},
     fault, hex,
-    pages::{Hash, Page},
+    pages::{Hash, Page, page_hash},
     segment::{Images, Meta},
     state::{Outgoing, Record, State, StateError},
 };
@@ -34,11 +35,13 @@ pub(crate) struct Keeper {
     pub(crate) host: SigningKey,
     pub(crate) name: String,
     sealer: Option<Sealer>,
+    /// What levels 1 and 2 compare with.
+    stashes: [Stash; 2],
 }
 
 impl Keeper {
     pub(crate) fn new(state: State, recipients: Recipients, host: SigningKey, name: String) -> Self {
-        Self { state, recipients, host, name, sealer: None }
+        Self { state, recipients, host, name, sealer: None, stashes: Default::default() }
     }
 
     /// What seals now; begins an epoch if none has begun since the start.
@@ -100,6 +103,7 @@ impl Keeper {
         let state = self.state.map.state_after(reading.page_count, &reading.changes);
         record.bases = [hex::encode(&state.to_be_bytes()), hex::encode(&state.to_be_bytes())];
         let pages = self.numbered(&reading.changes, record.seq);
+        self.stashes = Default::default();
         self.commit(record, reading.page_count, &pages, &[])
     }
 
@@ -125,8 +129,28 @@ impl Keeper {
         let map = &self.state.map;
         let base = |pgno| map.hash(pgno);
         let outgoing = self.spool(&making, &sealer, images, &base, &mut record)?;
+        self.stash(&reading.changes, images);
         let pages = self.numbered(&reading.changes, record.seq);
         self.commit(record, reading.page_count, &pages, &outgoing)
+    }
+
+    /// Keeps the old images of pages that change for the first time in a window.
+    fn stash(&mut self, changes: &[(u32, Hash)], images: &mut dyn Images) {
+        let (map, windows) = (&self.state.map, self.state.record.windows);
+        for &(pgno, _) in changes {
+            let Some(page) = map.get(pgno) else { continue };
+            let first = |level: usize| page.changed <= windows[level] && self.stashes[level].lacks(pgno);
+            let wanted = [first(0), first(1)];
+            if wanted == [false; 2] {
+                continue;
+            }
+            let old = images.old_image(pgno).filter(|old| page_hash(pgno, old) == page.hash);
+            let Some(old) = old else { continue };
+            for (stash, _) in self.stashes.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
+                // Without it the page goes whole.
+                let _ = stash.keep(&self.state.dir, (pgno, page.hash), &old);
+            }
+        }
     }
 
     /// A segment without a change: the next position, where one is needed.
@@ -171,14 +195,17 @@ impl Keeper {
             },
             changes: &changes,
         };
-        let mut images = live.current(&self.state.map);
-        let outgoing = match self.spool(&making, &sealer, &mut images, &|_| None, &mut record) {
+        let then = &self.stashes[level - 1];
+        let mut images = Window { now: live.current(&self.state.map), then };
+        let base = |pgno| then.hash(pgno);
+        let outgoing = match self.spool(&making, &sealer, &mut images, &base, &mut record) {
             Err(FollowError::Pack(error)) if error.is_unstable() => return Ok(false),
             outgoing => outgoing?,
         };
         record.windows[level - 1] = record.seq;
         record.bases[level - 1] = hex::encode(&self.state.map.state().to_be_bytes());
         self.commit(record, self.state.map.count(), &[], &outgoing)?;
+        self.stashes[level - 1] = Stash::default();
         Ok(true)
     }
 

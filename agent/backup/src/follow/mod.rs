@@ -25,6 +25,7 @@ mod images;
 mod live;
 mod pack;
 mod snapshot;
+mod stash;
 mod tick;
 mod upload;
 mod wal;
