@@ -88,3 +88,18 @@ fn an_address_that_is_none_is_a_usage_error() {
     assert_eq!(done.status.code(), Some(2));
     assert!(stderr(&done).contains("s3://BUCKET"), "{done:?}");
 }
+
+#[test]
+fn without_credentials_it_ends_at_once_and_says_where_they_come_from() {
+    let host = Host::new();
+    let words = ["backup", "media", "list", "--repo", "s3://bucket?endpoint=http://127.0.0.1:9"];
+    let mut command = flipside(&words);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_CONFIG_FILE"] {
+        command.env_remove(name);
+    }
+    let nothing = host.path("none");
+    command.env("HOME", &nothing).env("AWS_SHARED_CREDENTIALS_FILE", &nothing);
+    let done = command.env("AWS_EC2_METADATA_DISABLED", "true").output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert!(stderr(&done).contains("AWS_ACCESS_KEY_ID"), "{done:?}");
+}

@@ -8,7 +8,7 @@
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::{Credentials, SharedCredentialsProvider},
+    config::{Credentials, ProvideCredentials as _, SharedCredentialsProvider},
     operation::get_object::GetObjectOutput,
 };
 use aws_smithy_http_client::tls;
@@ -53,11 +53,11 @@ impl S3 {
         self
     }
 
-    async fn client(&self) -> &Client {
-        self.client.get_or_init(|| self.connect()).await
+    async fn client(&self, operation: &'static str, key: &str) -> Result<&Client, StoreError> {
+        self.client.get_or_try_init(|| self.connect(operation, key)).await
     }
 
-    async fn connect(&self) -> Client {
+    async fn connect(&self, operation: &'static str, key: &str) -> Result<Client, StoreError> {
         let http = aws_smithy_http_client::Builder::new()
             .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
             .build_https();
@@ -74,9 +74,16 @@ impl S3 {
             loader = loader.endpoint_url(endpoint);
         }
         let shared = loader.load().await;
+        // Asked for here, because a request tells missing credentials from a garbled answer by text alone.
+        if let Some(provider) = shared.credentials_provider() {
+            provider
+                .provide_credentials()
+                .await
+                .map_err(|error| no_credentials(operation, key).because(error))?;
+        }
         // Other servers than Amazon's rarely have a host name for each bucket.
         let config = aws_sdk_s3::config::Builder::from(&shared);
-        Client::from_conf(config.force_path_style(self.address.endpoint.is_some()).build())
+        Ok(Client::from_conf(config.force_path_style(self.address.endpoint.is_some()).build()))
     }
 
     fn full(&self, key: &str) -> String {
@@ -85,7 +92,8 @@ impl S3 {
 
     async fn write(&self, operation: &'static str, key: &str, bytes: Bytes) -> Result<(), StoreError> {
         check_put(operation, key, &bytes)?;
-        let request = self.client().await.put_object().bucket(&self.address.bucket).key(self.full(key));
+        let request =
+            self.client(operation, key).await?.put_object().bucket(&self.address.bucket).key(self.full(key));
         let request = if operation == "put_new" { request.if_none_match("*") } else { request };
         request.body(bytes.into()).send().await.map_err(|error| explain(operation, key, error))?;
         Ok(())
@@ -104,13 +112,14 @@ impl Store for S3 {
 
     async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         check_key("get", key)?;
-        let request = self.client().await.get_object().bucket(&self.address.bucket).key(self.full(key));
+        let request =
+            self.client("get", key).await?.get_object().bucket(&self.address.bucket).key(self.full(key));
         body(key, request.send().await.map_err(|error| explain("get", key, error))?).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
         check_prefix("list", prefix)?;
-        let request = self.client().await.list_objects_v2().bucket(&self.address.bucket);
+        let request = self.client("list", prefix).await?.list_objects_v2().bucket(&self.address.bucket);
         let mut pages = request.prefix(self.full(prefix)).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
@@ -130,12 +139,23 @@ impl Store for S3 {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         check_key("delete", key)?;
-        let request = self.client().await.delete_object().bucket(&self.address.bucket).key(self.full(key));
+        let request = self
+            .client("delete", key)
+            .await?
+            .delete_object()
+            .bucket(&self.address.bucket)
+            .key(self.full(key));
         match request.send().await {
             Err(error) if class_of(&error) == ErrorKind::NotFound => Ok(()),
             done => done.map(drop).map_err(|error| explain("delete", key, error)),
         }
     }
+}
+
+fn no_credentials(operation: &'static str, key: &str) -> StoreError {
+    StoreError::new(ErrorKind::Fatal, operation, key, "there are no credentials for the store").hint(
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a file with AWS_SHARED_CREDENTIALS_FILE",
+    )
 }
 
 /// The whole body, as long as it may be an object of ours.

@@ -11,7 +11,7 @@ use super::{ErrorKind, StoreError};
 pub(super) fn class_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> ErrorKind {
     let Some(answer) = error.raw_response() else {
         return match error {
-            // The request could not even be made: no credentials, a bad endpoint.
+            // The request could not even be made: a bad endpoint.
             SdkError::ConstructionFailure(_) => ErrorKind::Fatal,
             SdkError::DispatchFailure(failure) if failure.is_user() => ErrorKind::Fatal,
             _ => ErrorKind::Retryable,
@@ -58,10 +58,7 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> &str {
 
 fn hint(operation: &str, status: Option<u16>, code: &str) -> &'static str {
     match (status, code) {
-        (None, _) => {
-            "check the endpoint, and that credentials are set: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or \
-             AWS_SHARED_CREDENTIALS_FILE"
-        }
+        (None, _) => "check the endpoint",
         (_, "NoSuchBucket") => "make the bucket first; flipside does not make buckets",
         (_, "RequestTimeTooSkewed") => "set the host's clock",
         (_, "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken") => {
