@@ -5,6 +5,7 @@
 //! msgpack map with named fields ([`codec`]). The JSON Schema of the same types stands in `schema.json`,
 //! which a test keeps true.
 
+mod check;
 pub mod codec;
 mod command;
 mod names;
