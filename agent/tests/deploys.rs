@@ -312,3 +312,21 @@ async fn a_removed_app_leaves_its_data() {
     assert!(!agent.paths().releases().exists() && agent.current().is_none());
     is(&agent.end(asked()).await, State::Unchanged);
 }
+
+#[tokio::test]
+async fn static_files_are_copied_out_of_the_package_and_secrets_stay_here() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let location = json!({ "url": "/static/", "root": "${STATIC_ROOT}", "package": "blog/static" });
+    let good = spec(&json!({ "static_files": location }));
+    is(&agent.end(Command::Deploy(Box::new(deploy(good, &one)))).await, State::Deployed);
+    assert_eq!(std::fs::read_to_string(agent.paths().static_root().join("a.css")).unwrap(), "1.0");
+    let two = package(&agent.folder, "2.0", GOOD);
+    let chatty = spec(&json!({ "env": { "API_TOKEN": "canary-5d1f" },
+        "hooks": { "check": python("import os; raise SystemExit('no: ' + os.environ['API_TOKEN'])") } }));
+    let (said, outcome) = agent.ask(Who::default(), Command::Deploy(Box::new(deploy(chatty, &two)))).await;
+    is(&outcome, State::RolledBack);
+    let shown = format!("{said:?} {outcome:?}");
+    assert!(shown.contains("no: ***") && !shown.contains("canary-5d1f"), "{shown}");
+}

@@ -78,6 +78,26 @@ fn known(values: &Env) -> String {
     names.join(", ")
 }
 
+/// Parts of names whose values are taken for secrets.
+const SECRET: [&str; 7] = ["SECRET", "PASSWORD", "PASSWD", "TOKEN", "KEY", "CREDENTIAL", "DSN"];
+
+/// A shorter value would blacken too much of a log.
+const SHORTEST_SECRET: usize = 6;
+
+/// `text` with the values blackened that are secrets, as far as the names of their variables tell, or with a
+/// user before an `@` as URLs have it.
+pub fn blacken(text: &str, env: &Env) -> String {
+    let mut text = text.to_owned();
+    for (name, value) in env.iter().filter(|(_, value)| value.len() >= SHORTEST_SECRET) {
+        let named = SECRET.iter().any(|part| name.to_uppercase().contains(part));
+        let login = value.contains("://") && value.contains('@');
+        if (named || login) && text.contains(value.as_str()) {
+            text = text.replace(value.as_str(), "***");
+        }
+    }
+    text
+}
+
 /// The env file: one `NAME='value'` a line, single-quoted as POSIX has it, so that a value may hold anything.
 pub fn to_file(env: &Env) -> String {
     let mut text = String::new();
@@ -165,6 +185,18 @@ mod tests {
         assert_eq!(text.len(), 3, "{text:?}");
         assert!(text[0].contains("env.A: ${NOPE} is unknown; known are DATA_DIR"), "{text:?}");
         assert!(!text.concat().contains("canary"));
+    }
+
+    #[test]
+    fn secrets_are_blackened_by_name() {
+        let all = env(&[
+            ("API_TOKEN", "canary-1"),
+            ("DATABASE_URL", "mysql://u:canary-2@h/d"),
+            ("LEVEL", "information"),
+            ("PIN_KEY", "x"),
+        ]);
+        let text = "information: canary-1 at mysql://u:canary-2@h/d x";
+        assert_eq!(blacken(text, &all), "information: *** at *** x");
     }
 
     #[test]

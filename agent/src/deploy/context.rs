@@ -122,6 +122,7 @@ impl Context {
         env: BTreeMap<String, String>,
         timeout: Duration,
     ) -> Result<Ended, Failure> {
+        let secrets = env.clone();
         let program = Program {
             argv,
             env,
@@ -132,9 +133,20 @@ impl Context {
             tail: TAIL,
         };
         let channel = Arc::clone(&self.channel);
-        exec::run(program, &mut |line| channel.output("", line))
+        exec::run(program, &mut |line| channel.output("", &env::blacken(line, &secrets)))
             .await
             .map_err(|error| fault("cannot run a program of the release", &error))
+    }
+
+    /// The failure without the secrets of the app's environment: it goes on record, and to whoever asked.
+    pub(crate) fn blackened(&self, mut failure: Failure) -> Failure {
+        let stored = if self.env.is_empty() { self.current_env().ok() } else { None };
+        let env = stored.as_ref().unwrap_or(&self.env);
+        failure.message = env::blacken(&failure.message, env);
+        for line in &mut failure.log {
+            *line = env::blacken(line, env);
+        }
+        failure
     }
 
     /// Tells those who listen.

@@ -72,7 +72,7 @@ async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut 
         Ok(message) => (Ok(message), true),
         // The release is in service and healthy: what could not be cleared away is tried again next time.
         Err(failure) if step == Step::Retire => (Ok(failure.message), false),
-        Err(failure) => (Err(failure), false),
+        Err(failure) => (Err(ctx.blackened(failure)), false),
     };
     let noted = match worked {
         Ok(message) => {

@@ -8,7 +8,7 @@ use std::path::Path;
 use flipside_api::{Code, Failure, ReleaseId};
 
 use super::super::{
-    context::{Context, read_env},
+    context::Context,
     fault::{Moment, point},
 };
 use crate::{
@@ -102,7 +102,7 @@ fn point_current(ctx: &Context, release: &ReleaseId) -> Result<(), Failure> {
         .map_err(|error| fault("cannot point `current` at the release", &error))
 }
 
-/// The failure with the app's last words, unless the environment's values stand in them.
+/// The failure with the app's last words.
 pub(super) fn with_log(ctx: &Context, mut failure: Failure) -> Failure {
     if failure.log.is_empty() {
         failure.log = ctx.log_tail(LINES);
@@ -110,16 +110,5 @@ pub(super) fn with_log(ctx: &Context, mut failure: Failure) -> Failure {
     if failure.code == Code::Host {
         failure.code = Code::Switch;
     }
-    redact(ctx, &mut failure.log);
     failure
-}
-
-/// Long values of the app's environment do not leave the host in a log line.
-fn redact(ctx: &Context, lines: &mut [String]) {
-    let Ok(env) = read_env(&ctx.paths.env_file()) else { return };
-    if let Some(key) = env.get("SECRET_KEY").filter(|key| key.len() >= 8) {
-        for line in lines.iter_mut().filter(|line| line.contains(key.as_str())) {
-            *line = line.replace(key.as_str(), "***");
-        }
-    }
 }
