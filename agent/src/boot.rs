@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use flipside_agent::{
+    backup,
     config::Config,
     runtime::{Runtime, assets::Assets, process::ProcessRuntime, uwsgi::install::Installer},
     sqlite, sys,
@@ -81,13 +82,25 @@ pub(crate) fn runtimes(
     Ok(vec![Arc::new(process)])
 }
 
+/// The work of the child `follow`.
+pub(crate) fn follow(app: &str, database: Option<&str>) -> anyhow::Result<()> {
+    let _span = tracing::info_span!("follow", app, database).entered();
+    anyhow::ensure!(backup::child::main(), "the follower of {app} ended badly");
+    Ok(())
+}
+
 /// The work of the child `sqlite`: its last line says what it did.
 #[expect(clippy::print_stdout, reason = "the agent reads it")]
-pub(crate) fn sqlite(way: crate::Way, data: &Path, mark: &Path, patterns: &[String]) -> anyhow::Result<()> {
+pub(crate) fn sqlite(
+    way: crate::Way,
+    (data, mark, backups): (&Path, &Path, Option<&Path>),
+    patterns: &[String],
+) -> anyhow::Result<()> {
     let (count, bytes) = match way {
         crate::Way::Mark => sqlite::mark(data, mark, patterns)?,
         crate::Way::Unmark => sqlite::unmark(data, mark, patterns)?,
     };
-    println!("{count} databases, {bytes} bytes");
+    let positions = backups.map_or_else(String::new, |folder| backup::child::positions(folder));
+    println!("{count} databases, {bytes} bytes{positions}");
     Ok(())
 }

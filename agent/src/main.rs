@@ -7,7 +7,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use flipside_agent::{
-    backup::NoBackups,
+    backup::{Backups, NoBackups, Stored},
     config::Config,
     db::Db,
     host::Host,
@@ -47,6 +47,16 @@ enum Child {
     /// Holds the listener of an app and runs what serves it.
     #[command(hide = true)]
     Hold(HoldArgs),
+    /// Follows an app's databases with backups, as the app's user; its job comes through its input.
+    #[command(hide = true)]
+    Follow {
+        /// The app, for those who list processes.
+        #[arg(long)]
+        app: String,
+        /// The database, for the same.
+        #[arg(long)]
+        database: Option<String>,
+    },
     /// Copies an app's databases, as the app's user.
     #[command(hide = true)]
     Sqlite {
@@ -58,6 +68,9 @@ enum Child {
         /// The folder of the copies.
         #[arg(long)]
         mark: PathBuf,
+        /// The folder where their followers remember.
+        #[arg(long)]
+        backups: Option<PathBuf>,
         /// Names or globs of databases in the data folder.
         patterns: Vec<String>,
     },
@@ -76,7 +89,10 @@ fn main() -> ExitCode {
     let ended = match &args.child {
         None => daemon(&args),
         Some(Child::Hold(hold)) => holder::main(hold).map_err(anyhow::Error::new),
-        Some(Child::Sqlite { way, data, mark, patterns }) => boot::sqlite(*way, data, mark, patterns),
+        Some(Child::Follow { app, database }) => boot::follow(app, database.as_deref()),
+        Some(Child::Sqlite { way, data, mark, backups, patterns }) => {
+            boot::sqlite(*way, (data, mark, backups.as_deref()), patterns)
+        }
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,14 +127,24 @@ async fn serve(args: &Args, config: Config, keyring: Keyring, db: Db) -> anyhow:
     let runtimes = boot::runtimes(&config, &program, &assets)?;
     let (records, started) = (Arc::new(db.clone()), clock::now_ms());
     let host = Arc::new(Host { config, records, db, keyring, runtimes, assets, program, started });
-    let router = Router::new(Arc::clone(&host), Arc::new(NoBackups), stop.clone());
+    let stored = Stored::new(&host);
+    let backups: Arc<dyn Backups> = match &stored {
+        Some(stored) => Arc::clone(stored) as _,
+        None => Arc::new(NoBackups),
+    };
+    let router = Router::new(Arc::clone(&host), backups, stop.clone());
     router.resume().await.map_err(|failure| anyhow::anyhow!(failure.message))?;
     let api = inlet.serve(Arc::clone(&router), stop.clone());
     boot::pid_file(args.pid_file.as_deref())?;
     tracing::info!(id = host.config.id, socket = %host.config.socket.display(), "AgentStarted");
     let bus = bus::serve(Arc::clone(&host), Arc::clone(&router), stop.clone());
+    let following = async {
+        if let Some(stored) = &stored {
+            stored.run(stop.clone()).await;
+        }
+    };
     let served = async {
-        let (herald, (), ()) = tokio::join!(bus, api, router.keep());
+        let (herald, (), (), ()) = tokio::join!(bus, api, router.keep(), following);
         router.drain().await;
         if let Some(herald) = herald {
             herald.drain().await;

@@ -100,36 +100,60 @@ fn copy(from: &Path, to: &Path) -> Result<u64, CopyError> {
 
 /// The SQLite files below `root` that a pattern names, relative to it. Links are not followed.
 fn find(root: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, CopyError> {
+    let mut found = named(root, patterns)?;
+    found.retain(|relative| is_database(&root.join(relative)));
+    Ok(found)
+}
+
+/// The regular files below `root` that a pattern names, relative to it, by their names alone: none is opened.
+///
+/// # Errors
+/// For the first folder that cannot be listed.
+pub fn named(root: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, CopyError> {
     let mut found = Vec::new();
     for pattern in patterns {
         let mut at = vec![PathBuf::new()];
-        for part in pattern.split('/').filter(|part| !part.is_empty()) {
+        let mut parts = pattern.split('/').filter(|part| !part.is_empty()).peekable();
+        while let Some(part) = parts.next() {
             let mut next = Vec::new();
             for folder in &at {
-                let absolute = root.join(folder);
-                let entries = match fs::read_dir(&absolute) {
-                    Ok(entries) => entries,
-                    Err(error)
-                        if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-                    {
-                        continue;
-                    }
-                    Err(source) => return Err(CopyError::Io { what: "list", path: absolute, source }),
-                };
-                for entry in entries.flatten() {
-                    if matches(part.as_bytes(), name_bytes(&entry.file_name())) {
+                for entry in entries(&root.join(folder))? {
+                    let kind = entry.file_type();
+                    let fits =
+                        kind.is_ok_and(
+                            |kind| if parts.peek().is_some() { kind.is_dir() } else { kind.is_file() },
+                        );
+                    if fits && matches(part.as_bytes(), name_bytes(&entry.file_name())) {
                         next.push(folder.join(entry.file_name()));
                     }
                 }
             }
             at = next;
         }
-        found.extend(at);
+        found.extend(at.into_iter().filter(|path| !path.as_os_str().is_empty()));
     }
     found.sort();
     found.dedup();
-    found.retain(|relative| is_database(&root.join(relative)));
     Ok(found)
+}
+
+fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, CopyError> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(entries.flatten().collect()),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Ok(Vec::new()),
+        Err(source) => Err(CopyError::Io { what: "list", path: folder.to_owned(), source }),
+    }
+}
+
+/// Whether a pattern names the file `relative`.
+pub fn is_named(patterns: &[String], relative: &str) -> bool {
+    patterns.iter().any(|pattern| {
+        let parts: Vec<&str> = pattern.split('/').filter(|part| !part.is_empty()).collect();
+        let names: Vec<&str> = relative.split('/').collect();
+        parts.len() == names.len()
+            && parts.iter().zip(&names).all(|(p, n)| matches(p.as_bytes(), n.as_bytes()))
+    })
 }
 
 fn name_bytes(name: &OsStr) -> &[u8] {
@@ -225,6 +249,12 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", data.join("link.sqlite3")).unwrap();
         crate::sys::atomic_write::write(&data.join("none.sqlite3"), b"text", 0o644, None).unwrap();
 
+        let every = texts(&["*.sqlite3", "sub/*"]);
+        let names = ["db.sqlite3", "none.sqlite3", "sub/more.sqlite3"].map(PathBuf::from);
+        assert_eq!(named(&data, &every).unwrap(), names);
+        for (name, yes) in [("db.sqlite3", true), ("sub/x", true), ("x", false), ("sub/a/b", false)] {
+            assert_eq!(is_named(&every, name), yes, "{name}");
+        }
         let patterns = texts(&["*.sqlite3", "sub/*.sqlite3", "db.sqlite3", "missing/*"]);
         assert_eq!(mark(&data, &aside, &patterns).unwrap().0, 2);
         open.execute("INSERT INTO t VALUES (1)", []).unwrap();

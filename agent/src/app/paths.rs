@@ -80,6 +80,11 @@ impl AppPaths {
         self.home.join("marks")
     }
 
+    /// What the app's followers remember: its user's, like the copies.
+    pub fn backups(&self) -> PathBuf {
+        self.home.join("backup")
+    }
+
     /// The app's own folder: databases and all that it writes. Hostile ground to the agent.
     pub fn data(&self) -> PathBuf {
         self.home.join("data")

@@ -1,4 +1,18 @@
-//! The seam to an app's backups. What follows the databases and keeps the store is composed in `main`.
+//! An app's backups: the seam, and behind it one child process for each database, as the app's user.
+//!
+//! The agent itself opens neither an app's database nor the app's part of the store. It starts `flipside-agent
+//! follow`, tells it its job through a pipe, keeps it alive and ends it gently. A follower survives an agent that
+//! was killed; the next one ends it and goes on where it was.
+
+pub mod child;
+mod follower;
+mod job;
+mod place;
+mod record;
+mod stored;
+mod watch;
+
+pub use stored::Stored;
 
 use std::sync::Arc;
 

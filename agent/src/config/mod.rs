@@ -64,6 +64,12 @@ pub struct Backup {
     pub recipients: Vec<String>,
     /// An identity for local restores and rehearsals, where the owner opted in.
     pub identity_file: Option<PathBuf>,
+    /// An AWS credentials file; absent: the agent's environment, or the instance's role.
+    pub credentials_file: Option<PathBuf>,
+    /// After so many seconds a commit is in the store.
+    pub rpo: u32,
+    /// Hours between rehearsals, where there is an identity.
+    pub rehearse_hours: u32,
 }
 
 /// A configuration that cannot be used.
@@ -154,6 +160,14 @@ impl Config {
         if !self.nginx.strip_prefix("http://").is_some_and(is_host_and_port) {
             problems.push(format!("nginx: must be http://HOST:PORT, not {}", self.nginx));
         }
+        // The id is a part of the paths in the store.
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if self.backup.is_some() && (self.id.starts_with('.') || !self.id.bytes().all(plain)) {
+            problems.push(format!(
+                "id: with backups it may hold letters, digits, '.', '_', '-', not {}",
+                self.id
+            ));
+        }
         if !is_host_and_port(&self.memcached) {
             problems.push(format!("memcached: must be HOST:PORT, not {}", self.memcached));
         }
@@ -178,10 +192,16 @@ impl Salt {
 impl Backup {
     fn read(table: toml::Table, problems: &mut Vec<String>) -> Self {
         let mut fields = Fields::new(table, "backup.", problems);
+        let repo = fields.required("repo");
+        // On S3 each put costs money.
+        let rpo = if repo.starts_with("s3://") { 10 } else { 1 };
         let backup = Self {
-            repo: fields.required("repo"),
+            repo,
             recipients: fields.texts("recipients"),
             identity_file: fields.path("identity_file"),
+            credentials_file: fields.path("credentials_file"),
+            rpo: fields.number_or("rpo", 1, rpo),
+            rehearse_hours: fields.number_or("rehearse_hours", 1, 24),
         };
         fields.finish();
         if backup.recipients.is_empty() {
@@ -229,6 +249,7 @@ mod tests {
         assert_eq!(config.salt.unwrap().minion_config, Path::new("/x/minion"));
         let backup = config.backup.unwrap();
         assert_eq!(backup.recipients, ["age1x"]);
+        assert_eq!((backup.rpo, backup.rehearse_hours, backup.credentials_file), (10, 24, None));
         assert_eq!(backup.identity_file.as_deref(), Some(Path::new("/x/key")));
     }
 

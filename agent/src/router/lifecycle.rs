@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flipside_api::{AppName, Code, Failure, Outcome, Release, ReleaseId, State, Who};
+use flipside_api::{AppName, Code, Failure, Outcome, Release, ReleaseId, Restore, State, Who};
 
 use super::{Call, Router};
 use crate::{
@@ -52,6 +52,19 @@ async fn change(
             Ok(if up { "it is stopped" } else { "it did not run" })
         }
     }
+}
+
+/// The databases as they were, from the store.
+pub(super) async fn restore(router: &Router, call: &Call<'_>, asked: &Restore) -> Result<Outcome, Failure> {
+    let _held = router.locks.take(&asked.app, call.verb, call.who, asked.wait).await?;
+    let app = router.known(&asked.app).await?;
+    let id = begin(router, call.verb, call.who, &app).await?;
+    let ended = router.backups.restore(&app, asked, call.channel).await;
+    // What fails before the swap has changed nothing.
+    let outcome = ended.unwrap_or_else(|failure| Outcome::bad(State::Refused, failure));
+    let outcome = Outcome { id: Some(id.clone()), release: Some(app.release), ..outcome };
+    router.host.records.end(&id, &outcome, clock::now_ms(), None).await?;
+    Ok(outcome)
 }
 
 /// The maintenance page instead of the app, or no longer.

@@ -183,10 +183,7 @@ impl Router {
             Command::Backup(asked) => self.backups.backup(&self.known(&asked.app).await?).await,
             Command::Backups(asked) => self.backups.list(&self.known(&asked.app).await?).await,
             Command::BackupCheck(asked) => self.backups.check(&self.known(&asked.app).await?).await,
-            Command::Restore(asked) => {
-                let _held = self.locks.take(&asked.app, call.verb, call.who, asked.wait).await?;
-                self.backups.restore(&self.known(&asked.app).await?, &asked, call.channel).await
-            }
+            Command::Restore(asked) => lifecycle::restore(self, &call, &asked).await,
             Command::Metric(_) => {
                 Err(Failure::new(Code::Gate, "this agent has no sink for an app's own samples"))
             }

@@ -29,7 +29,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use serve::{LISTENER, detach, serve};
+pub use serve::{LISTENER, converse, detach, serve};
 
 /// Where one line is cut when it does not end.
 const LONGEST_LINE: usize = 8 << 10;

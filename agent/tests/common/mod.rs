@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use flipside_agent::{
     app::paths::AppPaths,
-    backup::NoBackups,
+    backup::{Backups, NoBackups, Stored},
     config::Config,
     db::Db,
     host::Host,
@@ -139,16 +139,22 @@ pub struct Agent {
     pub host: Arc<Host>,
     pub router: Arc<Router>,
     pub runtime: Arc<FakeRuntime>,
+    pub stored: Option<Arc<Stored>>,
 }
 
 impl Agent {
     /// An agent on what lies in `folder`, with what runs there; `nginx` is where it asks for health.
     pub fn start(folder: &Path, runtime: Arc<FakeRuntime>, nginx: &str) -> Self {
+        Self::configured(folder, runtime, nginx, "")
+    }
+
+    /// The same with more in its configuration.
+    pub fn configured(folder: &Path, runtime: Arc<FakeRuntime>, nginx: &str, more: &str) -> Self {
         let path = folder.display();
         let text = format!(
             "id = \"web1\"\napps_dir = \"{path}/apps\"\nstate_dir = \"{path}\"\nrun_dir = \"{path}/run\"\n\
              log_dir = \"{path}/log\"\nsocket = \"{path}/sock\"\nnginx = \"{nginx}\"\nkeep_releases = 2\n\
-             uv = \"{}\"\npython = \"/usr/bin/python3\"\nbuild_user = \"root\"",
+             uv = \"{}\"\npython = \"/usr/bin/python3\"\nbuild_user = \"root\"\n{more}",
             uv().display()
         );
         let config = Config::parse(&text, folder).unwrap();
@@ -166,8 +172,13 @@ impl Agent {
             program: env!("CARGO_BIN_EXE_flipside-agent").into(),
             started: 0,
         });
-        let router = Router::new(Arc::clone(&host), Arc::new(NoBackups), CancellationToken::new());
-        Self { folder: folder.to_owned(), host, router, runtime }
+        let stored = Stored::new(&host);
+        let backups: Arc<dyn Backups> = match &stored {
+            Some(stored) => Arc::clone(stored) as _,
+            None => Arc::new(NoBackups),
+        };
+        let router = Router::new(Arc::clone(&host), backups, CancellationToken::new());
+        Self { folder: folder.to_owned(), host, router, runtime, stored }
     }
 
     /// Asks, and hears all of it.

@@ -33,10 +33,13 @@ pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
 pub(super) async fn sqlite(ctx: &Context, verb: &str) -> Result<String, Failure> {
     let program = ctx.host.program.display().to_string();
     let (data, mark) = (ctx.paths.data().display().to_string(), folder(ctx).display().to_string());
-    let mut argv: Vec<String> = [&program, "sqlite", verb, "--data", &data, "--mark", &mark, "--"]
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let mut argv: Vec<String> =
+        [&program, "sqlite", verb, "--data", &data, "--mark", &mark].into_iter().map(str::to_owned).collect();
+    if verb == "mark" {
+        // A chain's position beside the copy: where a restore leads to the state before this deploy.
+        argv.extend(["--backups".to_owned(), ctx.paths.backups().display().to_string()]);
+    }
+    argv.push("--".to_owned());
     argv.extend(ctx.work.spec.databases.iter().cloned());
     let env = [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into();
     let ended = ctx.run(argv, env, TIMEOUT).await?;

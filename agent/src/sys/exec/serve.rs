@@ -35,6 +35,24 @@ pub fn detach(program: &Program, log: &File) -> Result<u32, ExecError> {
     child.id().ok_or_else(|| start(io::ErrorKind::NotFound.into()))
 }
 
+/// Starts `program` in a session of its own to speak with: its input and output are pipes of ours, its errors go
+/// where ours go. It outlives us.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn converse(program: &Program) -> Result<Child, ExecError> {
+    let name = program.argv.first().cloned().unwrap_or_default();
+    let path = look_up(program)?;
+    let mut command = command(&path, program);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(false)
+        .spawn()
+        .map_err(|source| ExecError::Start { program: name, source })
+}
+
 /// Starts `program` with `listener` as its descriptor 3, announced in the way of systemd's socket activation. Our
 /// own descriptor of it must be number 3, so that nothing else is there when it is passed on. Until the program has
 /// a handler for the signal `deaf_to`, that signal does nothing to it.
