@@ -1,12 +1,12 @@
 # Encrypted backups of every app's databases. The host holds recipients only: it cannot read what it wrote.
+# The file of credentials is root's; without it the instance's role is used.
 flipside:
   host:
-    agent:
-      settings:
-        keep_releases: 5
-        backup:
-          repo: s3://example-backups/web1
-          recipients: [age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqexmpl]
+    backup:
+      repo: s3://example-backups/apps?region=eu-central-1
+      recipients: [age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqexmpl]
+      credentials_file: /etc/flipside/s3-credentials
+      rpo: 10
   apps:
     blog:
       template: python-django-sqlite

@@ -37,6 +37,7 @@ DEFAULTS = {
         "minion_config": "/etc/salt/minion",
         "settings": {},
     },
+    "backup": {},
     "nginx": {
         "conf": "/etc/nginx/nginx.conf",
         "sites": "/etc/nginx/flipside.d",
@@ -112,7 +113,7 @@ def _merged(defaults, given, where, problems):
     merged = {}
     for key, default in defaults.items():
         value = given.get(key, default)
-        if isinstance(default, dict) and key != "settings":
+        if isinstance(default, dict) and key not in ("settings", "backup"):
             merged[key] = _merged(default, given.get(key, {}), f"{where}.{key}", problems)
         else:
             merged[key] = dict(value) if isinstance(value, dict) else value
@@ -211,6 +212,8 @@ def agent_toml(host, minion_id):
     if host["users"]:
         top.update(build_user=host["build_user"], web_group=host["web_group"])
     tables = {"salt": {"minion_config": host["agent"]["minion_config"]}}
+    if host["backup"]:
+        tables["backup"] = dict(host["backup"])
     for key, value in host["agent"]["settings"].items():
         if isinstance(value, dict):
             tables[key] = {**tables.get(key, {}), **value}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flipside_testbed import tools
-from flipside_testbed.places import Ports, is_root
+from flipside_testbed.places import CHECKOUT, Ports, is_root
 from flipside_testbed.processes import Process, alive, end_sessions, stragglers, wait_for
 from flipside_testbed.salted import clean_environment
 
@@ -35,7 +35,16 @@ class Host:
         self.agent = Process(root / "pid" / f"agent-{name}.pid")
         self._memcached = Process(root / "pid" / f"memcached-{name}.pid")
         self._nginx = Process(root / "pid" / f"nginx-{name}.pid")
-        self.extra: dict[str, Any] = {}
+        # Everybody knows this identity: it is of the example repositories.
+        self.backups = self.home / "backups"
+        self.identity = CHECKOUT / "tests/backup_examples/identity.txt"
+        self.extra: dict[str, Any] = {
+            "backup": {
+                "repo": str(self.backups),
+                "recipients": [self.identity.read_text().split("public key: ")[1].split()[0]],
+                "identity_file": str(self.identity),
+            }
+        }
 
     @property
     def url(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from flipside_testbed.processes import wait_for
 from flipside_testbed.report import Report, Step, claim
 from flipside_testbed.salted import Answer
 from flipside_testbed.traffic import EVERYTHING, WITHOUT_HEALTH, Traffic, traffic
+
+# Seconds after which a commit is in the store: the agents' default for a folder.
+RPO = 1.0
 
 
 class Story:
@@ -49,6 +55,7 @@ class Story:
             self._event,
             self._unchanged,
             self._status,
+            self._restore,
         ):
             self._one(step)
 
@@ -204,6 +211,39 @@ class Story:
         done = self.platform.salted.call_master("salt", "*", "flipside.status")
         claim("blog" in done.stdout, done.stdout)
         step.say(done.stdout.rstrip())
+
+    def _restore(self, step: Step) -> None:
+        """kill -9 of the agent, the database deleted, restored through salt."""
+        host, written = self.first, []
+
+        def write(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                body = uuid.uuid4().hex
+                page = web.get(host, "blog", "/posts/", body.encode())
+                claim(page.status < 300, f"a write gave {page}")
+                written.append((time.time(), body))
+
+        claim(self.salt(MINIONS[0], "flipside.backup", "blog").app("blog")["result"], "no first backup")
+        write(1)
+        host.agent.kill()
+        write(2)
+        deleted = time.time()
+        for file in (host.apps / "blog/data").glob("db.sqlite3*"):
+            file.unlink()
+        host.start_agent()
+        instant = datetime.fromtimestamp(deleted, UTC).isoformat()
+        answer = self.salt(MINIONS[0], "flipside.restore", "blog", f"timestamp={instant}")
+        claim(answer.app("blog")["result"], answer.text)
+        there = web.posts(host, "blog")
+        lost = [at for at, body in written if body not in there]
+        late = [at for at in lost if at < deleted - RPO]
+        claim(not late, f"{len(late)} of {len(written)} acknowledged writes older than {RPO} s are gone")
+        older = sum(at < deleted - RPO for at, _ in written)
+        step.say(
+            f"{len(written)} acknowledged writes until the deletion, {older} of them older than the RPO of"
+            f" {RPO} s: none of those lost; younger and lost: {len(lost)}"
+        )
 
 
 def became(answer: Answer, app: str, minion: str, state: str, release: str | None) -> None:

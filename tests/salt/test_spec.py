@@ -211,10 +211,13 @@ def test_agent_toml_is_toml(own: Callable) -> None:
 
     odd = 'a "b" \\ \n \x7f \x01'
     host = own("flipside_host").settings(
-        {"agent": {"settings": {"keep_releases": 3, "backup": {"repo": odd, "recipients": ["age1"]}}}}
+        {
+            "agent": {"settings": {"keep_releases": 3, "backup": {"recipients": ["age1"]}}},
+            "backup": {"repo": odd, "rpo": 5},
+        }
     )
     read = tomllib.loads(own("flipside_host").agent_toml(host, "web1"))
     assert read["id"] == "web1" and read["keep_releases"] == 3 and read["web_group"] == "www-data"
-    assert read["backup"] == {"repo": odd, "recipients": ["age1"]}
+    assert read["backup"] == {"repo": odd, "recipients": ["age1"], "rpo": 5}
     assert read["salt"] == {"minion_config": "/etc/salt/minion"}
     assert read["nginx"] == "http://127.0.0.1:80"
