@@ -3,7 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
-#[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its own part of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part of it"
+)]
 mod common;
 
 use std::{

@@ -183,7 +183,9 @@ impl Backups for Stored {
         }
         if problems.is_empty() {
             // Events carry the comment to the master: what it heard there is a witness against the store.
-            let at = rows.iter().filter_map(|row| Some(format!("{} at {}", row["database"].as_str()?, row["position"].as_str()?)));
+            let at = rows.iter().filter_map(|row| {
+                Some(format!("{} at {}", row["database"].as_str()?, row["position"].as_str()?))
+            });
             let comment = at.collect::<Vec<_>>().join(", ");
             return Ok(Outcome { comment, ..Outcome::answer(Value::Array(rows)) });
         }
