@@ -100,7 +100,7 @@ pub(crate) fn sqlite(
         crate::Way::Mark => sqlite::mark(data, mark, patterns)?,
         crate::Way::Unmark => sqlite::unmark(data, mark, patterns)?,
     };
-    let positions = backups.map_or_else(String::new, |folder| backup::child::positions(folder));
+    let positions = backups.map_or_else(String::new, backup::child::positions);
     println!("{count} databases, {bytes} bytes{positions}");
     Ok(())
 }
