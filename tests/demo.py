@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flipside_testbed import build, places, tools
 from flipside_testbed.own import tell_own
-from flipside_testbed.platform import MINIONS, Platform, end_everything
+from flipside_testbed.platform import MINIONS, Platform, remove_everything
 from flipside_testbed.report import Report
 from flipside_testbed.story import Story
 
@@ -20,9 +20,7 @@ FOLDER = places.CHECKOUT / ".demo"
 def up(args: argparse.Namespace) -> int:
     """Runs the demo; 0 only when all that it claims held."""
     root = places.testbed_root("demo")
-    if root.exists():
-        end_everything(root)
-        shutil.rmtree(root)
+    remove_everything(root)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     report = Report(FOLDER / "report.json")
@@ -87,9 +85,7 @@ def environment(platform: Platform) -> str:
 
 def down(_: argparse.Namespace) -> int:
     """Ends what was left running."""
-    root = places.testbed_root("demo")
-    end_everything(root)
-    shutil.rmtree(root, ignore_errors=True)
+    remove_everything(places.testbed_root("demo"))
     (FOLDER / "env").unlink(missing_ok=True)
     return 0
 

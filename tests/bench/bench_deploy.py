@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
 from bench.rows import Row, row
 from flipside_testbed import places, web
 from flipside_testbed.host import Host
-from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, end_everything
+from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, remove_everything
 from flipside_testbed.processes import Process, wait_for
 from flipside_testbed.salted import clean_environment
 from flipside_testbed.traffic import traffic
@@ -29,8 +28,7 @@ EVERYTHING = ("--get", "/", "--write", "/posts/", "--echo", "/echo/", *CONNECTIO
 def rows() -> list[Row]:
     """All figures, on one platform."""
     root = places.testbed_root("bench")
-    end_everything(root)
-    shutil.rmtree(root, ignore_errors=True)
+    remove_everything(root)
     platform = Platform(root)
     try:
         platform.assign(ASSIGNED, {app: app_pillar(app) for app in ("blog", "shop")})

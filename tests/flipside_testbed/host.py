@@ -14,8 +14,8 @@ from flipside_testbed import tools
 from flipside_testbed.places import CHECKOUT, Ports, is_root
 from flipside_testbed.processes import Process, alive, end_sessions, stragglers, wait_for
 from flipside_testbed.salted import clean_environment
+from flipside_testbed.users import BUILD_USER
 
-BUILD_USER = "flipside-build"
 WEB_GROUP = "www-data"
 
 

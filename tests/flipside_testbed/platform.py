@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from flipside_testbed import build, tools
+from flipside_testbed import build, tools, users
 from flipside_testbed.host import Host, end_apps
 from flipside_testbed.places import Ports
 from flipside_testbed.processes import Process, stop_all, stragglers
@@ -34,7 +34,7 @@ def app_pillar(app: str, **options: Any) -> dict[str, Any]:
         "health": {"path": "/healthz", "status": 200, "contains": "ok", "timeout": 5},
         "release_header": True,
     }
-    return {"template": "python-django-sqlite", "tag": "v1", "options": defaults | options, "env": {}}
+    return {"template": "python-django-sqlite", "tag": "latest", "options": defaults | options, "env": {}}
 
 
 class Platform:
@@ -57,6 +57,7 @@ class Platform:
     def up(self, faults: bool = False) -> None:
         """Everything but apps."""
         self.root.mkdir(parents=True, exist_ok=True)
+        users.remember(self.root)
         build.binaries(self.root / "bin", faults)
         for host in self.hosts.values():
             host.prepare()
@@ -81,9 +82,8 @@ class Platform:
             raise RuntimeError(answer.text[-6000:])
 
     def down(self) -> None:
-        """Ends all that was started, and removes the folder."""
-        self.stop()
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Ends all that was started, and removes all that was made."""
+        remove_everything(self.root)
 
     def stop(self) -> None:
         """Ends all that was started."""
@@ -105,15 +105,15 @@ class Platform:
         self.salted.write_pillar(files)
 
     def publish(self, app: str, kind: str) -> str:
-        """Publishes one of the example's releases under its own kind as the tag; its id."""
+        """Publishes one of the example's releases; its kind is a tag of it, and the first is the latest."""
         folder = project(app, kind, self.root / "projects" / f"{app}-{kind}")
-        return self.publish_folder(folder, kind)
+        return self.publish_folder(folder, *([kind, "latest"] if kind == "v1" else [kind]))
 
-    def publish_folder(self, folder: Path, tag: str = "latest", *more: str) -> str:
+    def publish_folder(self, folder: Path, *tags: str) -> str:
         """Publishes a project folder; the release's id."""
         argv = [str(self.root / "bin/flipside"), "publish", str(folder), "--store", str(self.store)]
         env = clean_environment() | build.environment()
-        argv += ["--tag", tag, "--json", *more]
+        argv += ["--json", *(f"--tag={tag}" for tag in tags)]
         done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")
@@ -130,3 +130,10 @@ def end_everything(root: Path) -> None:
     left = stragglers(root)
     if left:
         raise RuntimeError(f"still running: {left}")
+
+
+def remove_everything(root: Path) -> None:
+    """Ends what runs of the testbed at `root`, and removes its users and files."""
+    end_everything(root)
+    users.remove_new(root)
+    shutil.rmtree(root, ignore_errors=True)

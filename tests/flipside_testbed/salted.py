@@ -101,12 +101,13 @@ class Salted:
     def _write(self, home: Path, kind: str, extra: dict[str, Any]) -> None:
         common = {
             "user": self._user,
-            "root_dir": str(home),
-            "pki_dir": "pki",
-            "cachedir": "cache",
+            # Salt moves what lies elsewhere below it.
+            "root_dir": str(self.root),
+            "pki_dir": str(home / "pki"),
+            "cachedir": str(home / "cache"),
             "sock_dir": str(home / "sock"),
             "log_file": str(self.logs / f"salt-{home.parent.name if kind == 'minion' else 'master'}.log"),
-            "pidfile": "salt.pid",
+            "pidfile": str(home / "salt.pid"),
             "log_level_logfile": "info",
         }
         config = home / "conf"

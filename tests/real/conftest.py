@@ -6,7 +6,6 @@ after it.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 
 from flipside_testbed import places
 from flipside_testbed.blog import Blog
-from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, end_everything
+from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, remove_everything
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -37,8 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def platform(request: pytest.FixtureRequest) -> Iterator[Platform]:
     """A master, two minions, and their hosts, with both apps deployed everywhere they belong."""
     root = places.testbed_root(f"t{request.param}")
-    end_everything(root)
-    shutil.rmtree(root, ignore_errors=True)
+    remove_everything(root)
     platform = Platform(root, request.param)
     platform.assign(ASSIGNED, {app: app_pillar(app) for app in ("blog", "shop")})
     try:
