@@ -111,7 +111,6 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "slow": ("9.3", _at_import("__import__('time').sleep(8)")),
     "hang": ("9.4", _at_import("__import__('time').sleep(10_000)")),
     "exit": ("9.5", _at_import("os._exit(3)")),
-    "bad-import-served": ("9.6", _in_worker("import a_module_that_nobody_declared  # noqa: F401")),
     "hang-served": ("9.7", _in_worker("__import__('time').sleep(10_000)")),
     "exit-served": ("9.8", _in_worker("os._exit(3)")),
 }

@@ -17,7 +17,6 @@ BAD = {
     "exit": "3",
     "hang": "",
     "bad-health": "500",
-    "bad-import-served": "a_module_that_nobody_declared",
     "exit-served": "",
     "hang-served": "",
 }
