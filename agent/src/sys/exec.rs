@@ -210,6 +210,8 @@ fn start(program: &Program, name: &str) -> Result<(Child, pipe::Receiver), ExecE
     let path = look_up(program)?;
     let (reader, writer) = io::pipe().map_err(start)?;
     let mut command = command(&path, program);
+    // SAFETY: between fork and exec only a system call. Not in `command`: what is detached outlives the agent.
+    unsafe { command.pre_exec(end_with_agent) };
     command
         .stdin(if program.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(writer.try_clone().map_err(start)?)
@@ -233,7 +235,7 @@ fn command(path: &Path, program: &Program) -> Command {
         .kill_on_drop(true);
     let account = program.account.clone();
     // SAFETY: between fork and exec only calls that are safe after a fork, and no allocation.
-    unsafe { command.pre_exec(move || enter(account.as_ref()).and_then(|()| end_with_agent())) };
+    unsafe { command.pre_exec(move || enter(account.as_ref())) };
     command
 }
 

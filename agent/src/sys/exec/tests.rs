@@ -128,6 +128,22 @@ async fn a_missing_program_is_named() {
     assert!(matches!(absent, Err(ExecError::Start { .. })));
 }
 
+#[test]
+fn what_is_detached_outlives_the_thread_that_started_it() {
+    // The kernel's signal at a parent's death comes at the death of its thread already.
+    let log = tempfile::tempfile().unwrap();
+    let pid = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { detach(&program(&["/bin/sleep", "30"]), &log).unwrap() })
+    })
+    .join()
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(alive(&pid.to_string()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+}
+
 async fn until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !condition() {
