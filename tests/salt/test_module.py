@@ -59,7 +59,7 @@ def test_a_deploy_sends_what_pillar_and_template_say(minion: Salt, agent: Callab
     spec = deploy["spec"]
     assert spec["env"] == {"A": "x", "EMPTY": ""} and spec["overlay_settings"] == "flipside_settings"
     assert "import flipside_fill" in spec["overlay"]["flipside_settings.py"]
-    assert spec["hooks"]["migrate"] == [["django-admin", "migrate", "--noinput"]]
+    assert spec["hooks"]["migrate"] == [["python", "-m", "flipside_migrate"]]
     # The vhost was made, and the record says of which options.
     assert spec["vhost"] == (Path(host["apps_dir"]) / "blog/vhost").read_text().strip()
     assert "server_name blog.example.org;" in (Path(host["nginx"]["sites"]) / "blog.conf").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sqlite3
 import subprocess
 import textwrap
 import time
@@ -130,12 +131,32 @@ def test_the_hooks_pass_and_the_database_is_as_it_should(project: Project) -> No
     project.run("django-admin", "check")
     collected = project.run("python", "-m", "flipside_static").stdout
     assert "static files" in collected
-    project.run("django-admin", "migrate", "--noinput")
+    project.run("python", "-m", "flipside_migrate")
     assert not list(project.code.glob("*.sqlite3"))
     assert project.python(WRITE) == ["wal", 1, True]
     manifest = json.loads((project.home / "static/staticfiles-1.0-0123456789ab.json").read_text())
     hashed = manifest["paths"]["admin/css/base.css"]
     assert hashed != "admin/css/base.css" and (project.home / "static" / hashed).exists()
+
+
+def test_every_database_of_the_apps_own_is_migrated(project: Project) -> None:
+    project.start()
+    settings = project.code / "shop/settings.py"
+    other = """
+DATABASES["sessions"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db" / "db.sqlite3"}
+DATABASES["away"] = {"ENGINE": "django.db.backends.sqlite3", "NAME": "/nowhere/at/all.sqlite3"}
+class Router:
+    def allow_migrate(self, db, app_label, **hints):
+        return (db == "sessions") == (app_label == "sessions")
+"""
+    settings.write_text(settings.read_text() + other)
+    project.run("python", "-m", "flipside_migrate")
+    assert not (project.home / "data/sessions-db.sqlite3").exists(), "without a router nothing goes there"
+    settings.write_text(settings.read_text() + "DATABASE_ROUTERS = [Router()]\n")
+    project.run("python", "-m", "flipside_migrate")
+    with sqlite3.connect(project.home / "data/sessions-db.sqlite3") as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    assert tables >= {"django_session"} and "auth_user" not in tables
 
 
 def test_plain_http_sets_no_secure_cookies(project: Project) -> None:
@@ -343,6 +364,14 @@ def test_no_settings_module_is_a_clear_error(project: Project) -> None:
 def test_a_project_without_static_files_passes_the_hook(project: Project) -> None:
     project.settings("SECRET_KEY = 'x'\nINSTALLED_APPS = []\n")
     assert "nothing to collect" in project.run("python", "-m", "flipside_static").stdout
+
+
+def test_static_files_go_where_nginx_looks(project: Project) -> None:
+    """Products that keep everything below one folder would collect them into the data folder."""
+    project.start()
+    settings = project.code / "shop/settings.py"
+    settings.write_text(settings.read_text() + "\nimport os\nSTATIC_ROOT = os.environ['DATA_DIR'] + '/www'\n")
+    assert project.python(LOOK)["STATIC_ROOT"] == str(project.home / "static")
 
 
 def test_a_stylesheet_that_names_a_missing_file_stops_no_deploy(project: Project) -> None:

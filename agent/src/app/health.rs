@@ -30,6 +30,16 @@ pub fn complaint(expected: &Health, answer: &Answer) -> Option<String> {
     (!found).then(|| format!("answered {status}{to}, and the body does not hold {text:?}"))
 }
 
+/// Whether the answer only sends a browser to the same page over https.
+pub fn leads_to_https(expected: &Health, answer: &Answer, host: &str) -> bool {
+    let to = answer.location.as_deref().and_then(|to| to.strip_prefix("https://"));
+    let same = to.and_then(|to| to.split_once('/')).is_some_and(|(authority, rest)| {
+        let name = authority.rsplit_once(':').map_or(authority, |(name, _)| name);
+        name.eq_ignore_ascii_case(host) && format!("/{rest}") == expected.path
+    });
+    same && (300..400).contains(&answer.status) && expected.status != Some(answer.status)
+}
+
 /// The host to ask for: the first domain that is no pattern, else one that the first pattern matches.
 pub fn host(domains: &[String]) -> String {
     let plain = domains.iter().find(|domain| !domain.starts_with("*."));
@@ -62,6 +72,24 @@ mod tests {
         assert_eq!(complaint(&expected, &answer(200, "")), None);
         let redirect = Answer { location: Some("https://x/\r\n".into()), ..answer(301, "") };
         assert_eq!(complaint(&expected, &redirect).unwrap(), "answered 301 to https://x/, not 200");
+    }
+
+    #[test]
+    fn a_redirect_to_the_same_page_over_https_is_told_from_others() {
+        let expected = Health::default();
+        let to = |location: &str| Answer { location: Some(location.into()), ..answer(301, "") };
+        for (location, same) in [
+            ("https://x.org/", true),
+            ("https://x.org:8443/", true),
+            ("https://y.org/", false),
+            ("https://x.org/login", false),
+            ("http://x.org/", false),
+            ("/", false),
+        ] {
+            assert_eq!(leads_to_https(&expected, &to(location), "x.org"), same, "{location}");
+        }
+        let wanted = Health { status: Some(301), ..expected };
+        assert!(!leads_to_https(&wanted, &to("https://x.org/"), "x.org"));
     }
 
     #[test]

@@ -68,6 +68,12 @@ pub fn variables(offer: &Offer<'_>, pillar: &Env) -> Env {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    // What is collected must lie where nginx looks for it.
+    if let Some(location) = &spec.static_files
+        && let Ok(root) = super::env::substitute(&location.root, &env)
+    {
+        env.insert("STATIC_ROOT".to_owned(), root);
+    }
     // Set to nothing they would still be seen, and mean something else than being absent.
     for name in ["DJANGO_SETTINGS_MODULE", "PYTHONPATH"] {
         if env.get(name).is_some_and(String::is_empty) {
@@ -158,6 +164,17 @@ mod tests {
             assert_eq!(env[name], value, "{name}");
         }
         assert!(env["PATH"].starts_with("/x/blog/releases/1-"));
+    }
+
+    #[test]
+    fn static_files_are_collected_where_nginx_looks() {
+        let serving = |root: &str| {
+            let location = serde_json::json!({ "url": "/s/", "root": root });
+            AppSpec { static_files: serde_json::from_value(location).unwrap(), ..spec() }
+        };
+        let root = |spec: &AppSpec| with(spec, &Env::new(), None)["STATIC_ROOT"].clone();
+        assert_eq!(root(&serving("${STATIC_ROOT}")), root(&spec()));
+        assert_eq!(root(&serving("${DATA_DIR}/www")), "/x/blog/data/www");
     }
 
     #[test]

@@ -121,8 +121,12 @@ impl Verdict {
                     }
                     _ => format!("the release does not start: {}", verdict.error),
                 };
+                let hint = hint(&verdict);
                 let log = if verdict.traceback.is_empty() { ended.lines(30) } else { verdict.traceback };
-                fail(message, log)
+                fail(message, log).map_err(|failure| match hint {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                })
             }
             (None, Some(signal)) => {
                 fail(format!("the release crashes when it starts: signal {signal}"), ended.lines(30))
@@ -132,6 +136,19 @@ impl Verdict {
                 fail(format!("the release exits when it starts, with code {code}"), ended.lines(30))
             }
         }
+    }
+}
+
+/// What to do about the two that happen most.
+fn hint(verdict: &Verdict) -> Option<&'static str> {
+    let environ = || verdict.traceback.iter().any(|line| line.contains("environ"));
+    let error = &verdict.error;
+    if error.starts_with("ModuleNotFoundError") {
+        Some("no wheel of the release brings it: add it to the project's dependencies and publish again")
+    } else if environ() && ["KeyError", "ImproperlyConfigured"].iter().any(|name| error.starts_with(name)) {
+        Some("a variable that the settings need is missing: set it under env in the app's pillar")
+    } else {
+        None
     }
 }
 
@@ -157,6 +174,10 @@ mod tests {
     fn each_way_to_fail_is_told_apart() {
         let raised = r#"{"flipside_preflight": {"ok": false, "status": null, "error": "ImportError: x"}}"#;
         assert!(message(&ended(1, raised)).contains("ImportError: x"));
+        let lacks = r#"{"flipside_preflight": {"ok": false, "status": null, "error": "KeyError: 'TOKEN'",
+            "traceback": ["  T = os.environ['TOKEN']"]}}"#;
+        let lacks = Verdict::of(&ended(1, &lacks.replace('\n', "")), Duration::ZERO).unwrap_err();
+        assert!(lacks.hint.contains("under env"), "{lacks:?}");
         let broken = r#"{"flipside_preflight": {"ok": false, "status": 500}}"#;
         assert!(message(&ended(1, broken)).contains("500"));
         assert_eq!(Verdict::answer(&ended(1, broken)), Some(500));

@@ -95,7 +95,11 @@ def main() -> dict[str, Any]:
         sys.argv[:] = ["uwsgi"]
         sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
         application = loader["import_entry"](dict(os.environ))
-        report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
+        try:
+            report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
+        except Exception:  # to a browser the server answers for such an app
+            report["status"] = 500
+            report["traceback"] = traceback.format_exc().splitlines()[-40:]
         report["ok"] = report["status"] < 500
     except BaseException as error:  # an app that exits while it is imported does not start either
         report["error"] = f"{type(error).__name__}: {error}"[:2000]

@@ -49,12 +49,16 @@ class _Place:
         if env.get("DATA_DIR"):
             self.code.add(Path(env["DATA_DIR"]).parent)
 
+    def own_folder(self, path):
+        path = Path(os.path.abspath(path))
+        return any(_within(path, own) or _within(path.resolve(), own.resolve()) for own in self.own)
+
     def in_project(self, path):
         path = Path(path)
         if not path.is_absolute():
             return True
         path = Path(os.path.abspath(path))
-        if any(_within(path, own) or _within(path.resolve(), own.resolve()) for own in self.own):
+        if self.own_folder(path):
             return False
         return any(_within(path, code) or _within(path.resolve(), code) for code in self.code)
 
@@ -152,7 +156,8 @@ def _static(settings, env, place):
     if not root or not any(app.startswith("django.contrib.staticfiles") for app in apps):
         return changes
     theirs = settings.get("STATIC_ROOT")
-    if not theirs or place.in_project(theirs):
+    # A folder of the app's own is one that nginx does not serve.
+    if not theirs or place.in_project(theirs) or place.own_folder(theirs):
         changes["STATIC_ROOT"] = root
     url = settings.get("STATIC_URL") or ""
     if env.get("STATIC_URL") and "//" not in str(url):
