@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def own(databases, routed, data):
-    """The aliases to migrate: the default one and, where routers choose, each other SQLite file in our folder."""
+    """The aliases: the default one and, where routers choose, each other SQLite file in the data folder."""
     if "default" in databases:
         yield "default"
     for alias, database in databases.items():
