@@ -88,7 +88,7 @@ impl Verdict {
     /// What the release answered, where it was imported and answered at all, be it with a status of 500.
     pub fn answer(ended: &Ended) -> Option<u16> {
         let verdict = Self::read(ended)?;
-        verdict.status.filter(|_| verdict.error.is_empty() && !ended.timed_out)
+        verdict.status.filter(|_| !ended.timed_out)
     }
 
     fn read(ended: &Ended) -> Option<Self> {
@@ -119,7 +119,8 @@ impl Verdict {
                     Some(status) if verdict.error.is_empty() => {
                         format!("the release answers its first request with {status}")
                     }
-                    _ => format!("the release does not start: {}", verdict.error),
+                    Some(_) => format!("the release fails at its first request: {}", verdict.error),
+                    None => format!("the release does not start: {}", verdict.error),
                 };
                 let hint = hint(&verdict);
                 let log = if verdict.traceback.is_empty() { ended.lines(30) } else { verdict.traceback };

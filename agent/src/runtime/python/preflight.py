@@ -78,6 +78,12 @@ def ask(application: Callable[..., Any], question: dict[str, Any]) -> int:
     return answered[0]
 
 
+def told(report: dict[str, Any], error: BaseException) -> None:
+    """Puts the exception that is being handled into the report."""
+    report["error"] = f"{type(error).__name__}: {error}"[:2000]
+    report["traceback"] = traceback.format_exc().splitlines()[-40:]
+
+
 def main() -> dict[str, Any]:
     """What to report."""
     parser = argparse.ArgumentParser()
@@ -97,13 +103,12 @@ def main() -> dict[str, Any]:
         application = loader["import_entry"](dict(os.environ))
         try:
             report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
-        except Exception:  # to a browser the server answers for such an app
+        except Exception as error:  # to a browser the server answers for such an app
             report["status"] = 500
-            report["traceback"] = traceback.format_exc().splitlines()[-40:]
+            told(report, error)
         report["ok"] = report["status"] < 500
     except BaseException as error:  # an app that exits while it is imported does not start either
-        report["error"] = f"{type(error).__name__}: {error}"[:2000]
-        report["traceback"] = traceback.format_exc().splitlines()[-40:]
+        told(report, error)
     report["ms"] = round((time.monotonic() - begun) * 1000)
     return report
 
