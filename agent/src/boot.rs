@@ -94,11 +94,18 @@ pub(crate) fn follow(app: &str, database: Option<&str>) -> anyhow::Result<()> {
 pub(crate) fn sqlite(
     way: crate::Way,
     (data, mark, backups): (&Path, &Path, Option<&Path>),
+    id: &str,
     patterns: &[String],
 ) -> anyhow::Result<()> {
     let (count, bytes) = match way {
         crate::Way::Mark => sqlite::mark(data, mark, patterns)?,
         crate::Way::Unmark => sqlite::unmark(data, mark, patterns)?,
+        crate::Way::Swap => sqlite::swap(data, mark, patterns, id)?,
+        crate::Way::Unswap => sqlite::unswap(data, mark, patterns, id)?,
+        crate::Way::Prune => sqlite::prune(data, patterns)?,
+        crate::Way::Compare => {
+            return Ok(sqlite::compare(data, mark, patterns, &mut |line| println!("{line}"))?);
+        }
     };
     let positions = backups.map_or_else(String::new, backup::child::positions);
     println!("{count} databases, {bytes} bytes{positions}");

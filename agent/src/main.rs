@@ -71,16 +71,23 @@ enum Child {
         /// The folder where their followers remember.
         #[arg(long)]
         backups: Option<PathBuf>,
+        /// The deployment for which databases are replaced.
+        #[arg(long, default_value = "")]
+        id: String,
         /// Names or globs of databases in the data folder.
         patterns: Vec<String>,
     },
 }
 
-/// Which way databases are copied.
+/// What is done with databases.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Way {
     Mark,
     Unmark,
+    Compare,
+    Swap,
+    Unswap,
+    Prune,
 }
 
 fn main() -> ExitCode {
@@ -90,8 +97,8 @@ fn main() -> ExitCode {
         None => daemon(&args),
         Some(Child::Hold(hold)) => holder::main(hold).map_err(anyhow::Error::new),
         Some(Child::Follow { app, database }) => boot::follow(app, database.as_deref()),
-        Some(Child::Sqlite { way, data, mark, backups, patterns }) => {
-            boot::sqlite(*way, (data, mark, backups.as_deref()), patterns)
+        Some(Child::Sqlite { way, data, mark, backups, id, patterns }) => {
+            boot::sqlite(*way, (data, mark, backups.as_deref()), id, patterns)
         }
     };
     match ended {

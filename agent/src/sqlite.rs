@@ -3,6 +3,8 @@
 //! The agent itself never opens them: as root it would leave files that the app cannot write, and the schema of
 //! somebody else's database is not for root to read.
 
+mod swap;
+
 use std::{
     ffi::OsStr,
     fs, io,
@@ -12,6 +14,10 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, backup::Backup};
 
+pub use swap::{SCHEMA_CHANGED, compare, prune, swap, unswap};
+
+/// What stands in the names of databases that were replaced; no pattern names them.
+const REPLACED: &str = ".replaced-";
 /// How long a locked database is waited for.
 const BUSY: Duration = Duration::from_secs(60);
 /// Pages copied at once, and the pause after them.
@@ -31,6 +37,12 @@ pub enum CopyError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// A mark without databases.
+    #[error("the mark {} holds no database", path.display())]
+    Empty {
+        /// The mark.
+        path: PathBuf,
     },
     /// A database.
     #[error("cannot copy the database {}", path.display())]
@@ -134,6 +146,7 @@ pub fn named(root: &Path, patterns: &[String]) -> Result<Vec<PathBuf>, CopyError
     }
     found.sort();
     found.dedup();
+    found.retain(|relative| !relative.to_string_lossy().contains(REPLACED));
     Ok(found)
 }
 
@@ -154,6 +167,11 @@ pub fn is_named(patterns: &[String], relative: &str) -> bool {
         parts.len() == names.len()
             && parts.iter().zip(&names).all(|(p, n)| matches(p.as_bytes(), n.as_bytes()))
     })
+}
+
+fn read_error(path: &Path) -> impl FnOnce(rusqlite::Error) -> CopyError {
+    let path = path.to_owned();
+    |source| CopyError::Sql { path, source }
 }
 
 fn name_bytes(name: &OsStr) -> &[u8] {

@@ -25,6 +25,8 @@ pub enum Step {
     Static,
     /// End the old workers; requests wait in the listener.
     Hold,
+    /// Put the databases back to a mark; what they replace is kept.
+    Data,
     /// Change the databases.
     Migrate,
     /// Hooks of the first deploy.
@@ -41,7 +43,7 @@ pub enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Fetch,
         Self::Env,
         Self::Venv,
@@ -50,6 +52,7 @@ impl Step {
         Self::Preflight,
         Self::Static,
         Self::Hold,
+        Self::Data,
         Self::Migrate,
         Self::Once,
         Self::Switch,
@@ -69,6 +72,7 @@ impl Step {
             Self::Preflight => "preflight",
             Self::Static => "static",
             Self::Hold => "hold",
+            Self::Data => "data",
             Self::Migrate => "migrate",
             Self::Once => "once",
             Self::Switch => "switch",

@@ -13,6 +13,8 @@ pub enum Intent {
     Deploy,
     /// An earlier release: code only.
     Rollback,
+    /// An earlier release, with the databases as its successor found them.
+    RollbackData,
     /// Another environment for the release that is current.
     Env,
 }
@@ -117,6 +119,9 @@ fn changes(is: &Facts, wanted: &Wanted) -> Vec<String> {
         }
         Some(_) => {}
     }
+    if wanted.intent == Intent::RollbackData {
+        changes.push("the databases are put back".to_owned());
+    }
     if let Some(spec) = is.spec.as_ref().filter(|spec| **spec != wanted.spec) {
         changes.push(format!("options change: {}", differences(spec, &wanted.spec).join(", ")));
     }
@@ -175,6 +180,9 @@ fn kind(is: &Facts, wanted: &Wanted) -> (Kind, Option<String>) {
     if !is.listening {
         return (Kind::Cold, None);
     }
+    if wanted.intent == Intent::RollbackData {
+        return (Kind::Held, Some("held: nobody may write while the databases are put back".to_owned()));
+    }
     if wanted.spec.switch == Switch::Held && wanted.intent != Intent::Env {
         return (Kind::Held, Some("held: the option switch says so".to_owned()));
     }
@@ -196,6 +204,7 @@ fn kind(is: &Facts, wanted: &Wanted) -> (Kind, Option<String>) {
 fn steps(is: &Facts, wanted: &Wanted, kind: Kind) -> Vec<Step> {
     let has = |list: &Option<Vec<flipside_api::Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let deploy = wanted.intent == Intent::Deploy;
+    let rewinds = wanted.intent == Intent::RollbackData;
     let code = wanted.intent != Intent::Env;
     let hooks = &wanted.hooks;
     let copied = wanted.spec.static_files.as_ref().is_some_and(|location| location.package.is_some());
@@ -209,10 +218,11 @@ fn steps(is: &Facts, wanted: &Wanted, kind: Kind) -> Vec<Step> {
             Step::Mark => deploy && touching && !wanted.spec.databases.is_empty(),
             Step::Static => code && (has(&hooks.r#static) || copied),
             Step::Hold => kind == Kind::Held,
+            Step::Data => rewinds,
             Step::Migrate => deploy && has(&hooks.migrate),
             Step::Once => deploy && has(&hooks.once) && !is.once_done,
             Step::After => code && has(&hooks.after),
-            Step::Retire => deploy,
+            Step::Retire => deploy || rewinds,
         })
         .collect()
 }
@@ -321,6 +331,17 @@ mod tests {
         let wanted = Wanted { intent: Intent::Rollback, ..wanted() };
         let plan = plan(&Facts { installed: true, ..running() }, &wanted);
         assert_eq!(names(&plan), "env preflight static switch health");
+    }
+
+    #[test]
+    fn a_rollback_with_data_holds_the_app_even_where_nothing_else_changes() {
+        let wanted = Wanted { intent: Intent::RollbackData, release: release("1"), ..wanted() };
+        let is = Facts { installed: true, ..running() };
+        let held = plan(&is, &wanted);
+        assert_eq!((held.kind, held.reasons[0].as_str()), (Kind::Held, "the databases are put back"));
+        assert_eq!(names(&held), "env preflight static hold data switch health retire");
+        let stopped = plan(&Facts { listening: false, ..is }, &wanted);
+        assert_eq!(names(&stopped), "env preflight static data switch health retire");
     }
 
     #[test]

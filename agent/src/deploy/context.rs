@@ -46,6 +46,9 @@ pub(crate) struct Work {
     pub(crate) was_up: bool,
     /// The folder of the package.
     pub(crate) package: PathBuf,
+    /// The deployment to whose mark the databases go back.
+    #[serde(default)]
+    pub(crate) mark: Option<String>,
 }
 
 /// One deployment, for its steps.

@@ -36,6 +36,8 @@ pub(super) struct Sight {
     /// The whole environment that the release will see.
     pub(super) env: Env,
     pub(super) plan: Plan,
+    /// The deployment to whose mark the databases go back.
+    pub(super) mark: Option<String>,
 }
 
 /// Looks.
@@ -81,6 +83,7 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
         hooks: merged.hooks,
         env,
         plan,
+        mark: None,
     })
 }
 

@@ -12,6 +12,7 @@ mod look;
 mod manifest;
 mod probe;
 mod recover;
+mod rewind;
 mod run;
 mod steps;
 
@@ -38,6 +39,7 @@ use look::Sight;
 pub(crate) use context::read_env;
 pub(crate) use look::unseal;
 pub use recover::recover;
+pub(crate) use rewind::code_only;
 pub(crate) use steps::installed;
 
 /// Under what name it is remembered that the hooks of the first deploy were run.
@@ -70,7 +72,13 @@ pub struct Ask {
 /// # Errors
 /// When it cannot or must not be begun. What fails on the way is an outcome.
 pub async fn deploy(host: &Arc<Host>, ask: Ask, channel: &Arc<Channel>) -> Result<Outcome, Failure> {
-    let sight = look::look(host, &ask).await?;
+    let mut sight = look::look(host, &ask).await?;
+    if ask.intent == Intent::RollbackData {
+        let rewind = rewind::find(host, &ask.spec, &ask.release, channel).await?;
+        sight.plan.reasons.push(rewind.lost.clone());
+        sight.mark = Some(rewind.mark);
+        channel.output("data", &rewind.lost);
+    }
     if ask.test {
         return Ok(planned(&sight));
     }
@@ -100,6 +108,7 @@ async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>)
         hooks: sight.hooks,
         was_up: sight.was_up,
         package: ask.package,
+        mark: sight.mark,
     };
     let sealed = look::seal(host, &ask.pillar)?;
     let begin = Begin {

@@ -28,14 +28,8 @@ pub(super) async fn redeploy(router: &Router, call: &Call<'_>, asked: Redeploy) 
     engine(router, call, ask, asked.wait).await
 }
 
-/// An earlier release: code only, with today's spec and environment.
+/// An earlier release with today's spec and environment: code only, unless asked otherwise.
 pub(super) async fn rollback(router: &Router, call: &Call<'_>, asked: Rollback) -> Result<Outcome, Failure> {
-    if asked.with_data {
-        return Err(Failure::new(Code::Gate, "a rollback puts back code only").hint(format!(
-            "put the data back with `flipside restore {} --timestamp …`, then roll back",
-            asked.app
-        )));
-    }
     let app = router.known(&asked.app).await?;
     let release = match asked.release {
         Some(release) => release,
@@ -43,8 +37,17 @@ pub(super) async fn rollback(router: &Router, call: &Call<'_>, asked: Rollback) 
     };
     let pillar = deploy::unseal(&router.host, &app.env)?;
     let ask = ask(call, app.spec, pillar, release);
+    if asked.with_data {
+        let ask = Ask { intent: Intent::RollbackData, verb: "rollback", test: asked.test, ..ask };
+        return engine(router, call, ask, asked.wait).await;
+    }
+    let (spec, target) = (ask.spec.clone(), ask.release.clone());
     let ask = Ask { intent: Intent::Rollback, verb: "rollback", test: asked.test, ..ask };
-    engine(router, call, ask, asked.wait).await
+    let mut outcome = engine(router, call, ask, asked.wait).await?;
+    if let Some(note) = deploy::code_only(&router.host, &spec, &target).await {
+        outcome.comment = format!("{}; {note}", outcome.comment);
+    }
+    Ok(outcome)
 }
 
 /// Another environment for the release that is current, or the stored one written again.

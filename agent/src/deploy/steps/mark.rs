@@ -1,7 +1,10 @@
 //! Copies of the databases from before the first hook, made by SQLite as the app's user: a held deploy that fails
 //! puts them back, and so can an operator.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use flipside_api::{Code, Failure};
 
@@ -13,8 +16,8 @@ use crate::{app::deployment::Step, host::fault, sys::beneath};
 
 const TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// Where this deployment's mark lies.
-fn folder(ctx: &Context) -> PathBuf {
+/// Where the mark of this deployment lies.
+pub(super) fn folder(ctx: &Context) -> PathBuf {
     ctx.paths.marks().join(&ctx.work.id)
 }
 
@@ -22,19 +25,22 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let folder = folder(ctx);
     beneath::ensure_dir(&folder, 0o700, ctx.owner()).map_err(|error| fault("cannot make a mark", &error))?;
     point(Step::Mark, Moment::During).await?;
-    sqlite(ctx, "mark").await
+    sqlite(ctx, "mark", &folder).await
 }
 
 pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
     beneath::remove_tree(&folder(ctx)).map_err(|error| fault("cannot remove a mark", &error))
 }
 
-/// Has the app's user copy databases: `mark` into the folder of marks, `unmark` back from it.
-pub(super) async fn sqlite(ctx: &Context, verb: &str) -> Result<String, Failure> {
+/// Has the app's user work on the databases: `mark` copies them into the folder `mark`, `unmark` back from it.
+pub(super) async fn sqlite(ctx: &Context, verb: &str, mark: &Path) -> Result<String, Failure> {
     let program = ctx.host.program.display().to_string();
-    let (data, mark) = (ctx.paths.data().display().to_string(), folder(ctx).display().to_string());
+    let (data, mark) = (ctx.paths.data().display().to_string(), mark.display().to_string());
     let mut argv: Vec<String> =
-        [&program, "sqlite", verb, "--data", &data, "--mark", &mark].into_iter().map(str::to_owned).collect();
+        [&program, "sqlite", verb, "--data", &data, "--mark", &mark, "--id", &ctx.work.id]
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
     if verb == "mark" {
         // A chain's position beside the copy: where a restore leads to the state before this deploy.
         argv.extend(["--backups".to_owned(), ctx.paths.backups().display().to_string()]);
@@ -47,6 +53,6 @@ pub(super) async fn sqlite(ctx: &Context, verb: &str) -> Result<String, Failure>
         return Ok(ended.lines(1).pop().unwrap_or_default());
     }
     Err(Failure::new(Code::Backup, format!("the databases could not be copied ({verb})"))
-        .hint("see to free disk and to what else holds the databases, and deploy again")
+        .hint("see to free disk and to what else holds the databases, and try again")
         .log(ended.lines(20)))
 }

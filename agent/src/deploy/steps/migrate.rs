@@ -20,9 +20,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
 }
 
 pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
-    let marked = ctx.paths.marks().join(&ctx.work.id).is_dir();
-    if ctx.is_held() && marked {
-        mark::sqlite(ctx, "unmark").await?;
+    let mark = mark::folder(ctx);
+    if ctx.is_held() && mark.is_dir() {
+        mark::sqlite(ctx, "unmark", &mark).await?;
     }
     Ok(())
 }

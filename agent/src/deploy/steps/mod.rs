@@ -3,6 +3,7 @@
 //! An undo is idempotent, needs nothing but what is on record and on disk, and puts back what its do may have
 //! changed, also when that was cut short.
 
+mod data;
 mod env;
 mod fetch;
 mod health;
@@ -36,6 +37,7 @@ pub(crate) async fn work(step: Step, ctx: &Context) -> Result<String, Failure> {
         Step::Preflight => preflight::work(ctx).await,
         Step::Static => statics::work(ctx).await,
         Step::Hold => hold::work(ctx).await,
+        Step::Data => data::work(ctx).await,
         Step::Migrate => migrate::work(ctx).await,
         Step::Once => once(ctx).await,
         Step::Switch => switch::work(ctx).await,
@@ -53,6 +55,7 @@ pub(crate) async fn undo(step: Step, ctx: &Context) -> Result<(), Failure> {
         Step::Venv => venv::undo(ctx),
         Step::Mark => mark::undo(ctx),
         Step::Hold => hold::undo(ctx).await,
+        Step::Data => data::undo(ctx).await,
         Step::Migrate => migrate::undo(ctx).await,
         Step::Switch => switch::undo(ctx).await,
         // What these change is the app's own: a new file beside old ones, or nothing.

@@ -29,6 +29,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         (Err(_), Some(status)) if ctx.will(Step::Migrate) || ctx.will(Step::Static) => {
             format!("answered {status} before its static files and migration")
         }
+        (Err(_), Some(status)) if ctx.will(Step::Data) => {
+            format!("answered {status} before its databases are back")
+        }
         (Err(failure), _) => return Err(failure),
     };
     point(Step::Preflight, Moment::During).await?;

@@ -30,14 +30,27 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         let is_release = |name: &str| name.parse::<ReleaseId>().is_ok();
         let mut removed = clear(&releases, keep, &needed, is_release)?;
         clear(&releases, 0, &HashSet::new(), |name| name.starts_with(".new-"))?;
-        clear(&marks, MARKS, &HashSet::new(), |_| true)?;
+        clear(&marks, 0, &newest(&marks), |_| true)?;
         clear(&overlay_folder, 0, &overlays, |_| true)?;
         removed.sort();
         Ok::<_, Failure>(removed)
     })
     .await
     .map_err(|_| Failure::new(Code::Interrupted, "the agent is ending"))??;
+    super::data::prune(ctx).await?;
     Ok(if removed.is_empty() { String::new() } else { format!("removed {}", removed.join(", ")) })
+}
+
+/// The newest marks, by the time in their names: that of the folder changes when the mark is looked at.
+fn newest(marks: &Path) -> HashSet<String> {
+    let mut names: Vec<String> = fs::read_dir(marks)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names.into_iter().rev().take(MARKS).collect()
 }
 
 /// Removes entries of `folder`, but for the newest `keep` and those needed.
