@@ -68,7 +68,7 @@ def _v2(project: Path) -> None:
     _replace(
         project, "blog/models.py", body, f"{body}    mood = models.CharField(max_length=50, null=True)\n"
     )
-    _replace(project, "blog/views.py", "request.POST}", 'request.POST} | {"mood": "good"}')
+    _replace(project, "blog/views.py", '("title", "body")}', '("title", "body")} | {"mood": "good"}')
     _replace(project, "blog/static/blog/site.css", "sans-serif", "serif")
 
 

@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from flipside_testbed.host import Host
 
@@ -44,6 +45,14 @@ def stylesheet(page: Page) -> str:
     """The path of the page's stylesheet."""
     found = re.search(r'href="([^"]+\.css)"', page.text)
     return found[1] if found else ""
+
+
+def write(host: Host, app: str, body: str) -> None:
+    """Stores a post; returns when the app has said that it is stored."""
+    form = urlencode({"title": "a post", "body": body}).encode()
+    page = get(host, app, "/posts/", form, "application/x-www-form-urlencoded")
+    if page.status != 201:
+        raise RuntimeError(f"a write gave {page}")
 
 
 def posts(host: Host, app: str) -> set[str]:

@@ -36,7 +36,7 @@ def healthz(request: HttpRequest) -> HttpResponse:
 @require_POST
 def create(request: HttpRequest) -> JsonResponse:
     """Stores a post; the answer means that it is stored."""
-    fields = {name: request.POST[name] for name in request.POST}
+    fields = {name: request.POST[name] for name in ("title", "body")}
     post = Post.objects.create(**fields)
     return JsonResponse({"id": post.pk, "version": VERSION}, status=201)
 
