@@ -136,8 +136,28 @@ def _status(said):
         if isinstance(workers, list):
             row["workers"] = f"{sum(bool(one.get('busy')) for one in workers)}/{len(workers)} busy"
             row.setdefault("rss", sum(one.get("rss") or 0 for one in workers))
+        if isinstance(data.get("backup"), dict):
+            row["backup"], wrong = _backup(data["backup"])
+            lines += [f"  ! {_clean(name)}: {line}" for line in wrong]
         rows.append(row)
     return lines + [f"  {line}" for line in _table(rows)]
+
+
+def _backup(databases):
+    """How far the store lags behind, how old the last verified restore is; and what is wrong."""
+    known = {name: about for name, about in databases.items() if isinstance(about, dict)}
+    wrong = [
+        f"backup of {_clean(str(name))}: {_clean(str(about[key]))}"
+        for name, about in sorted(known.items())
+        for key in ("error", "rehearsal_error")
+        if about.get(key)
+    ]
+    lags = [about.get("lag_seconds") for about in known.values()]
+    if not lags or None in lags:
+        return ("none yet" if not wrong else "FAILING"), wrong
+    verified = [about.get("verified_seconds") for about in known.values()]
+    text = f"lag {_age(max(lags))}"
+    return (text if None in verified else f"{text}, verified {_age(max(verified))} ago"), wrong
 
 
 def _reasons(of):

@@ -47,7 +47,7 @@ def test_an_event_is_a_backup_and_status_says_how_it_stands(blog: Blog) -> None:
 
     def stored() -> bool:
         apps = blog.salt("status").returns["web1"]["apps"]
-        about = apps["blog"]["backup"]["db.sqlite3"]
+        about = apps["blog"]["data"]["backup"]["db.sqlite3"]
         assert not about["error"], about
         return about["position"] and about["lag_seconds"] == 0 and about["verified_seconds"] is not None
 

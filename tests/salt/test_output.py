@@ -106,6 +106,19 @@ def test_the_status(screen: ModuleType) -> None:
     ]
 
 
+def test_the_status_of_backups(screen: ModuleType) -> None:
+    def shown(**about: object) -> str:
+        data = {"state": "running", "backup": {"db": {"lag_seconds": 3, "verified_seconds": None} | about}}
+        return screen.output({"web1": {"result": True, "host": {}, "apps": {"blog": {"data": data}}}})
+
+    assert "lag 3s" in shown() and "verified" not in shown()
+    assert "lag 3s, verified 2h ago" in shown(verified_seconds=7200)
+    failing = shown(lag_seconds=None, error="the store\nis away")
+    assert (
+        "FAILING" in failing and "! blog: backup of db: the store\N{REPLACEMENT CHARACTER}is away" in failing
+    )
+
+
 def test_tables_and_lines(screen: ModuleType) -> None:
     ann = {"user": "ann", "via": "salt"}
     rows = [{"release": "1.1-bbb", "current": True, "who": ann}, {"release": "1.0-aaa", "current": False}]
