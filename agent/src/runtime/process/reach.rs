@@ -31,6 +31,9 @@ const MOST_REFUSALS: u32 = 2;
 const NUDGE: Duration = Duration::from_secs(3);
 const MOST_NUDGES: usize = 5;
 
+/// Workers that serve have stayed for so long: one that crashes just after its start has not.
+const STEADY: Duration = Duration::from_millis(500);
+
 /// An old worker is gone after this, by force at last.
 const MERCY: Duration = Duration::from_secs(MERCY_SECONDS + 10);
 
@@ -110,9 +113,6 @@ impl Goal<'_> {
                 Some(master) => look(self.run, self.name, master).await,
                 None => Vec::new(),
             };
-            if self.is_reached(&seen) {
-                return Ok(());
-            }
             past.count(&seen, &self.old);
             if past.crashes >= MOST_CRASHES {
                 return Err(Stuck::Crash);
@@ -125,6 +125,9 @@ impl Goal<'_> {
                     Duration::ZERO
                 }
             };
+            if self.is_reached(&seen) && since >= STEADY {
+                return Ok(());
+            }
             self.judge(&seen, since)?;
             if begun.elapsed() > self.longest() {
                 return Err(Stuck::Restless(self.longest().as_secs()));
