@@ -142,6 +142,9 @@ class Salted:
 
     def start_minion(self, name: str) -> None:
         """Starts one minion, without waiting for it."""
+        # A minion that was killed leaves a claim behind, and 3006 takes it for that of a living one.
+        for claim in self._minion(name).rglob("process_responsibility_*"):
+            claim.unlink()
         self._start(name, "salt-minion", self._minion(name) / "conf")
 
     def _start(self, name: str, program: str, config: Path) -> None:
