@@ -152,15 +152,18 @@ class Salted:
         argv = [str(self.programs / program), "-c", str(config), "-l", "quiet"]
         self.process(name).start(argv, self.logs / f"salt-{name}.out", env=clean_environment())
 
-    def wait_for_minions(self, seconds: float = 60) -> None:
+    def wait_for_minions(self, seconds: float = 90) -> None:
         """Waits until each minion answers."""
         keys = [self._master / "pki/minions" / name for name in self.minions]
         wait_for("the minions' keys", lambda: all(key.exists() for key in keys), seconds)
 
         def answered() -> bool:
-            answer = self.call_master(
-                "salt", "-t", "5", "*", "test.ping", "--out=json", "--static", check=False
-            )
+            ping = ["salt", "-t", "5", "*", "test.ping", "--out=json", "--static"]
+            try:
+                answer = self.call_master(*ping, check=False, seconds=20)
+            except subprocess.TimeoutExpired:
+                # Salt's CLI may wait for ever for a minion that came back in the middle of the question.
+                return False
             return all(f'"{name}": true' in answer.stdout for name in self.minions)
 
         wait_for("an answer of every minion", answered, seconds)
@@ -179,11 +182,12 @@ class Salted:
         return self.call_master("salt-run", function, *arguments).stdout
 
     def call_master(
-        self, program: str, *arguments: str, check: bool = True
+        self, program: str, *arguments: str, check: bool = True, seconds: float | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """One of the master's programs."""
+        """One of the master's programs; killed after so many seconds, if any."""
         argv = [str(self.programs / program), "-c", str(self._master / "conf"), *arguments]
-        done = subprocess.run(argv, capture_output=True, text=True, env=clean_environment(), check=False)
+        env = clean_environment()
+        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False, timeout=seconds)
         if check and done.returncode != 0:
             raise SaltFailed(f"{shlex.join(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")
         return done

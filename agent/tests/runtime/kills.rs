@@ -106,7 +106,8 @@ async fn a_worker_that_starts_between_the_two_renames_of_a_switch_gets_a_pair() 
         get(&fixture.socket(), "/die").await.unwrap();
     }
     let seen = until(&fixture, |seen| {
-        seen.workers.iter().filter(|worker| worker.respawns > 1 && worker.accepting).count() > 0
+        let up = seen.workers.len() == 2 && seen.workers.iter().all(|worker| worker.accepting);
+        up && seen.workers.iter().any(|worker| worker.respawns > 1)
     })
     .await;
     assert!(seen.workers.iter().all(|worker| worker.release == Some(one.clone())));
