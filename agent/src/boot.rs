@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -39,6 +40,9 @@ pub(crate) fn folders(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long the lock of an agent that was killed may outlive it: the kernel ends a process thread by thread.
+const ENDING: Duration = Duration::from_secs(5);
+
 /// Makes sure that no other agent works on this state. The lock is the kernel's, so it is never stale.
 pub(crate) fn only_instance(state_dir: &Path) -> anyhow::Result<File> {
     let path = state_dir.join("lock");
@@ -49,9 +53,17 @@ pub(crate) fn only_instance(state_dir: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .with_context(|| format!("another agent works on {}: end it first", state_dir.display()))?;
-    Ok(file)
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < ENDING => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            taken => taken
+                .with_context(|| format!("another agent works on {}: end it first", state_dir.display()))?,
+        }
+    }
 }
 
 /// Writes the process id where it is wanted.

@@ -121,14 +121,20 @@ def members(session: int) -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether it runs; a dead child of ours is reaped on the way, and a dead child of another's counts as
-    dead."""
+    """Whether it runs. A dead child of ours is reaped on the way; another's dead child counts as dead, but
+    not while threads of it are left, for they hold its files and locks."""
     try:
-        os.waitpid(pid, os.WNOHANG)
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:
-        pass
-    stat = _stat(pid)
-    return stat is not None and stat.state not in "ZX"
+        stat = _stat(pid)
+        return stat is not None and (stat.state not in "ZX" or _threads(pid) > 1)
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except FileNotFoundError:
+        return 0
 
 
 def started(pid: int) -> str | None:
