@@ -158,13 +158,10 @@ class Salted:
         wait_for("the minions' keys", lambda: all(key.exists() for key in keys), seconds)
 
         def answered() -> bool:
-            ping = ["salt", "-t", "5", "*", "test.ping", "--out=json", "--static"]
-            try:
-                answer = self.call_master(*ping, check=False, seconds=20)
-            except subprocess.TimeoutExpired:
-                # Salt's CLI may wait for ever for a minion that came back in the middle of the question.
-                return False
-            return all(f'"{name}": true' in answer.stdout for name in self.minions)
+            # One that was not there yet when it was asked is asked again soon.
+            soon = ("timeout=4", "gather_job_timeout=4", "--out=json")
+            answer = self.call_master("salt-run", "manage.up", *soon, check=False, seconds=60)
+            return all(f'"{name}"' in answer.stdout for name in self.minions)
 
         wait_for("an answer of every minion", answered, seconds)
 
