@@ -211,14 +211,12 @@ impl Agent {
     }
 }
 
-/// uv, where the tests find it.
+/// The uv that FLIPSIDE_UV names (`make test` does), or the one on PATH.
 pub fn uv() -> PathBuf {
-    let places = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&places).collect();
-    if let Some(home) = std::env::var_os("HOME") {
-        places.extend([Path::new(&home).join(".cache/flipside/uv/bin"), Path::new(&home).join(".local/bin")]);
-    }
-    places.into_iter().map(|place| place.join("uv")).find(|uv| uv.is_file()).expect("uv on PATH")
+    let named = std::env::var_os("FLIPSIDE_UV").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("uv"));
+    named.into_iter().chain(found).find(|uv| uv.is_file()).expect("FLIPSIDE_UV names a uv, or PATH has one")
 }
 
 /// A package of one wheel with a module `blog` whose text is `module`.
