@@ -18,7 +18,8 @@ def main() -> None:
         sys.exit(str(missing))
     tests = Path(__file__).parent
     os.chdir(tests)
-    os.execv(python, [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), *sys.argv[1:]])
+    # Two processes, of which `-n 0` makes one: a debugger or `-s` wants that.
+    os.execv(python, [python, "-m", "pytest", "-c", str(tests / "pytest.ini"), "-n", "2", *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -18,14 +18,15 @@ def environment() -> dict[str, str]:
     return {"FLIPSIDE_UV": str(tools.uv()), "FLIPSIDE_PYTHON": tools.PYTHON}
 
 
-def binaries(into: Path, faults: bool = False) -> None:
-    """Builds with the workspace's own profile; with `faults` the agent obeys FLIPSIDE_FAULT."""
+def binaries(into: Path, faults: bool = False, release: bool = False) -> None:
+    """Builds, in the quick profile or as a release; with `faults` the agent obeys FLIPSIDE_FAULT."""
     if shutil.which("cargo") is None:
         raise Missing(
             "cargo is not on the PATH: install Rust from https://rustup.rs (Debian's own is too old)"
         )
     features = ["--features", "flipside-agent/faults"] if faults else []
-    argv = ["cargo", "build", "--workspace", "--bins", "--locked", *features]
+    profile = ["--release"] if release else []
+    argv = ["cargo", "build", "--workspace", "--bins", "--locked", *profile, *features]
     done = subprocess.run(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise Missing(f"{' '.join(argv)} failed:\n{done.stderr[-4000:]}")
@@ -33,6 +34,6 @@ def binaries(into: Path, faults: bool = False) -> None:
     for name in PROGRAMS:
         # Renamed into place: the old one may be running.
         aside = into / f".{name}.new"
-        shutil.copy2(CHECKOUT / "target/debug" / name, aside)
+        shutil.copy2(CHECKOUT / "target" / ("release" if release else "debug") / name, aside)
         aside.chmod(0o755)
         aside.rename(into / name)

@@ -1,7 +1,8 @@
-"""`make demo APP=DIR`: somebody's own Django project, as it is, deployed and then reloaded under load."""
+"""`make demo APP=DIR`: your own Django project, as it is: deployed, upgraded, rolled back under load."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from flipside_testbed import web
@@ -15,7 +16,7 @@ CANDIDATES = ("/", "/admin/", "/admin/login/", "/accounts/login/", "/login/", "/
 
 
 def tell_own(platform: Platform, report: Report, keep: Path, folder: Path) -> None:
-    """Publishes, deploys, asks, reloads."""
+    """Publishes, deploys, asks; then each way in which an app changes, under load."""
     if not any((folder / name).is_file() for name in ("manage.py", "pyproject.toml")):
         raise Missing(
             f"{folder} holds neither a manage.py nor a pyproject.toml: APP= names a project's folder"
@@ -45,18 +46,35 @@ def tell_own(platform: Platform, report: Report, keep: Path, folder: Path) -> No
     if not report.ok:
         return
     with report.step("a page through nginx") as step:
-        seen = {candidate: web.get(host, app, candidate) for candidate in CANDIDATES}
-        good = [candidate for candidate, page in seen.items() if page.status < 400]
-        claim(good, f"none answers with 2xx or 3xx: { {name: page.status for name, page in seen.items()} }")
+        pages = {candidate: web.get(host, app, candidate) for candidate in CANDIDATES}
+        good = [candidate for candidate, page in pages.items() if page.status < 400]
+        claim(good, f"none answers with 2xx or 3xx: { {name: page.status for name, page in pages.items()} }")
         path = good[0]
-        step.say(f"{path} answers {seen[path].status}, served by {seen[path].release}")
+        step.say(f"{path} answers {pages[path].status}, served by {pages[path].release}")
     if not report.ok:
         return
-    with report.step("a reload, under load") as step:
-        with traffic(host.port, f"{app}.localhost", keep / "reload", ("--get", path), rate=60) as load:
-            answer = salt(minion, "flipside.reload", app)
-        claim(answer.app(app)["result"], answer.text)
-        step.loaded(load.figures)
+    load = partial(traffic, host.port, f"{app}.localhost", requests=("--get", path), rate=60)
+    with report.step("the same project under another version: a second release"):
+        version = release.rpartition("-")[0]
+        version += ".again" if "+" in version else "+again"
+        second = platform.publish_folder(folder, "again", version=version)
+        claim(second != release, f"{second} is the first one")
+    if not report.ok:
+        return
+    for verb, wanted in (("deploy", second), ("rollback", release)):
+        with report.step(f"{verb}, under load") as step:
+            with load(keep=keep / verb) as seen:
+                answer = salt(minion, f"flipside.{verb}", app, *(["tag=again"] if verb == "deploy" else []))
+            said = answer.app(app)
+            claim(said["result"] and host.current(app) == wanted, answer.text)
+            claim(web.get(host, app, path).release == wanted, f"{path} is not served by {wanted}")
+            step.loaded(seen.figures)
+    for verb in ("reload", "restart"):
+        with report.step(f"{verb}, under load") as step:
+            with load(keep=keep / verb) as seen:
+                answer = salt(minion, f"flipside.{verb}", app)
+            claim(answer.app(app)["result"], answer.text)
+            step.loaded(seen.figures)
     with report.step("the same deploy once more is unchanged"):
         answer = salt(minion, "flipside.deploy", app)
         claim(answer.app(app)["state"] == "unchanged", answer.text)

@@ -54,11 +54,11 @@ class Platform:
         """The package store."""
         return self.salted.store
 
-    def up(self, faults: bool = False) -> None:
-        """Everything but apps."""
+    def up(self, faults: bool = False, release: bool = False) -> None:
+        """Everything but apps; what is built obeys faults, or is a release build."""
         self.root.mkdir(parents=True, exist_ok=True)
         users.remember(self.root)
-        build.binaries(self.root / "bin", faults)
+        build.binaries(self.root / "bin", faults, release)
         for host in self.hosts.values():
             host.prepare()
             host.start_memcached()
@@ -109,11 +109,11 @@ class Platform:
         folder = project(app, kind, self.root / "projects" / f"{app}-{kind}")
         return self.publish_folder(folder, *([kind, "latest"] if kind == "v1" else [kind]))
 
-    def publish_folder(self, folder: Path, *tags: str) -> str:
-        """Publishes a project folder; the release's id."""
+    def publish_folder(self, folder: Path, *tags: str, version: str | None = None) -> str:
+        """Publishes a project folder, under its own version or another; the release's id."""
         argv = [str(self.root / "bin/flipside"), "publish", str(folder), "--store", str(self.store)]
         env = clean_environment() | build.environment()
-        argv += ["--json", *(f"--tag={tag}" for tag in tags)]
+        argv += ["--json", *(f"--tag={tag}" for tag in tags), *([f"--version={version}"] if version else [])]
         done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")

@@ -22,7 +22,13 @@ from flipside_testbed import places
 PYTHON = "/usr/bin/python3"
 UV = "uv==0.13.9"
 SALT = {"3006": "salt==3006.28", "3008": "salt==3008.3"}
-PYTEST = ["pytest==8.4.2", "pytest-timeout==2.4.0", "pytest-rerunfailures==16.1", "msgpack==1.1.2"]
+PYTEST = [
+    "pytest==8.4.2",
+    "pytest-rerunfailures==16.1",
+    "pytest-timeout==2.4.0",
+    "pytest-xdist==3.8.0",
+    "msgpack==1.1.2",
+]
 RUFF = ["ruff==0.14.7"]
 # A program that is looked for, and the Debian package that brings it.
 PROGRAMS = {"nginx": "nginx-light", "memcached": "memcached"}

@@ -10,6 +10,8 @@ from pathlib import Path
 from flipside_testbed.places import is_root
 
 BUILD_USER = "flipside-build"
+# Each testbed keeps one in its folder.
+NOTE = "users.json"
 
 
 def ours() -> list[str]:
@@ -19,14 +21,19 @@ def ours() -> list[str]:
 
 
 def remember(root: Path) -> None:
-    """Notes who was there before, so that they stay."""
-    (root / "users.json").write_text(json.dumps(ours()))
+    """Notes who was there before the first testbed that is up now, so that they stay."""
+    first = next(iter(_others(root)), None)
+    (root / NOTE).write_text(first.read_text() if first else json.dumps(ours()))
 
 
 def remove_new(root: Path) -> None:
-    """Removes those that came since; one whose processes run elsewhere stays."""
-    note = root / "users.json"
-    if not is_root() or not note.exists():
+    """Removes those that came since, once no other testbed is up: they are shared."""
+    note = root / NOTE
+    if not is_root() or not note.exists() or _others(root):
         return
     for name in set(ours()) - set(json.loads(note.read_text())):
         subprocess.run(["userdel", name], capture_output=True, check=False)
+
+
+def _others(root: Path) -> list[Path]:
+    return [note for note in sorted(root.parent.glob(f"flipside-*/{NOTE}")) if note.parent != root]

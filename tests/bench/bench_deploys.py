@@ -1,11 +1,16 @@
-"""Requests lost in deploys and restarts, beside a plain restart of uWSGI; and the weight of the agent."""
+"""Requests lost in deploys, restarts and rollbacks, beside plain restarts of uWSGI behind the same nginx.
+
+`TIMES=100` says how often; a rollback is done a fifth as often as the rest.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench.rows import Row, row
 from flipside_testbed import places, web
@@ -15,7 +20,7 @@ from flipside_testbed.processes import Process, wait_for
 from flipside_testbed.salted import clean_environment
 from flipside_testbed.traffic import traffic
 
-DEPLOYS = RESTARTS = 20
+TIMES = int(os.environ.get("TIMES", "20"))
 PLAIN = 3
 PLAIN_APP = """def application(env, start):
     start('200 OK', [('Content-Length', '2')])
@@ -32,48 +37,69 @@ def rows() -> list[Row]:
     platform = Platform(root)
     try:
         platform.assign(ASSIGNED, {app: app_pillar(app) for app in ("blog", "shop")})
-        platform.up()
+        platform.up(release=True)
         platform.publish("shop", "v1")
         for kind in ("v1", "v2"):
             platform.publish("blog", kind)
-        host = platform.hosts["web1"]
         said = platform.salted.salt("web1", "flipside.deploy")
         if said.code:
             raise RuntimeError(said.text)
-        return [*lost(platform, host), *weight(host)]
+        return lost(platform, platform.hosts["web1"])
     finally:
         platform.down()
 
 
 def lost(platform: Platform, host: Host) -> list[Row]:
-    """Requests that failed, in all, and how long a hot deploy takes."""
-    keep, took, switched = platform.root / "load", [], []
+    """Requests that failed, how slow the others were, and how long each change took."""
+    keep = platform.root / "load"
+    switched: list[float] = []
+    rests: list[float] = []
+
+    def deploy(number: int) -> float:
+        answer = platform.salted.salt("web1", "flipside.deploy", "blog", f"tag=v{2 - number % 2}")
+        said = answer.app("blog")
+        if said["state"] != "deployed":
+            raise RuntimeError(answer.text)
+        steps = {step["name"]: step["ms"] / 1000 for step in said["steps"]}
+        switched.append(steps["switch"])
+        rests.append(sum(steps.values()) - steps.get("venv", 0))
+        return said["ms"] / 1000
+
+    def asked(verb: str) -> Callable[[int], float]:
+        def ask(_: int) -> float:
+            begun = time.monotonic()
+            host.cli(verb, "blog")
+            return time.monotonic() - begun
+
+        return ask
+
+    def under_load(name: str, times: int, change: Callable[[int], float]) -> tuple[list[float], Any]:
+        with traffic(host.port, "blog.localhost", keep / name, EVERYTHING) as load:
+            took = [change(number) for number in range(times)]
+        return took, load.figures
+
     with traffic(host.port, "blog.localhost", keep / "rest", EVERYTHING) as rest:
         time.sleep(10)
-    with traffic(host.port, "blog.localhost", keep / "hot", EVERYTHING) as hot:
-        for number in range(DEPLOYS):
-            answer = platform.salted.salt("web1", "flipside.deploy", "blog", f"tag=v{2 - number % 2}")
-            said = answer.app("blog")
-            if said["state"] != "deployed":
-                raise RuntimeError(answer.text)
-            took.append(said["ms"] / 1000)
-            steps = {step["name"]: step["ms"] / 1000 for step in said["steps"]}
-            switched.append(sum(steps.values()) - steps.get("venv", 0))
-    with traffic(host.port, "blog.localhost", keep / "cold", EVERYTHING) as cold:
-        for _ in range(RESTARTS):
-            host.cli("restart", "blog")
-    plain = plain_restarts(host, keep / "plain")
-    peer = (f"{PLAIN} plain restarts of uWSGI", [plain])
-    lost_cold = cold.figures["failed"]
     p99 = ("the same load at rest, p99", [rest.figures["p99_ms"]])
-    return [
-        row(f"{DEPLOYS} hot deploys", "requests failed", "requests", [hot.figures["failed"]], peer, most=0),
-        row(f"{RESTARTS} cold restarts", "requests failed", "requests", [lost_cold], peer, most=0),
-        row("hot deploys", "p99 of all requests meanwhile", "ms", [hot.figures["p99_ms"]], p99),
-        row("cold restarts", "p99 of all requests meanwhile", "ms", [cold.figures["p99_ms"]], p99),
-        row("hot deploy", "the whole, as the agent counts it", "s", took),
-        row("hot deploy", "all but building the venv", "s", switched, most=5),
+    changes = [
+        ("hot deploys", TIMES, deploy),
+        ("cold restarts", TIMES, asked("restart")),
+        ("rollbacks", max(1, TIMES // 5), asked("rollback")),
     ]
+    measured = [(name, times, *under_load(name, times, change)) for name, times, change in changes]
+    plain = (f"{PLAIN} plain restarts of uWSGI", [plain_restarts(host, keep / "plain")])
+    found: list[Row] = []
+    for name, times, took, figures in measured:
+        found += [
+            row(f"{times} {name}", "requests failed", "requests", [figures["failed"]], plain, most=0),
+            row(name, f"p99 of {figures['requests']} requests meanwhile", "ms", [figures["p99_ms"]], p99),
+            row(name, "one, from the order to the end", "s", took),
+        ]
+    found += [
+        row("hot deploys", "flip of the link until every worker serves", "s", switched),
+        row("hot deploys", "all steps but the venv's", "s", rests, most=5),
+    ]
+    return found
 
 
 def plain_restarts(host: Host, keep: Path) -> float:
@@ -99,23 +125,3 @@ def plain_restarts(host: Host, keep: Path) -> float:
             wait_for("plain uWSGI", lambda: web.get(host, "plain").status == 200, 20)
     process.stop()
     return load.figures["failed"]
-
-
-def weight(host: Host) -> list[Row]:
-    """The agent at rest with two apps."""
-    pid = host.agent.pid()
-    status = Path(f"/proc/{pid}/status").read_text()
-    memory = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
-    ticks = os.sysconf("SC_CLK_TCK")
-
-    def used() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / ticks
-
-    begun, before = time.monotonic(), used()
-    time.sleep(60)
-    share = 100 * (used() - before) / (time.monotonic() - begun)
-    return [
-        row("agent at rest, two apps", "resident memory (a debug build)", "MB", [memory], most=10),
-        row("agent at rest, two apps", "CPU of one core over a minute", "%", [share], most=0.1),
-    ]
