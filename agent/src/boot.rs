@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use flipside_agent::{
+    app::paths::TRASH,
     backup,
     config::Config,
     runtime::{Runtime, assets::Assets, process::ProcessRuntime, uwsgi::install::Installer},
@@ -38,6 +39,13 @@ pub(crate) fn folders(config: &Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Has cleared away what an agent that was ended had no time for.
+pub(crate) fn sweep(apps_dir: &Path) {
+    for app in std::fs::read_dir(apps_dir).into_iter().flatten().flatten() {
+        sys::trash::sweep(app.path().join(TRASH));
+    }
 }
 
 /// How long the lock of an agent that was killed may outlive it: the kernel ends a process thread by thread.

@@ -212,11 +212,14 @@ impl Deployment {
         }
     }
 
-    /// Whether the release has proven itself, so that a crash is finished and not undone.
+    /// Whether a crash is finished and not undone: the release has proven itself, or its workers may have written
+    /// to databases that the undo would put back.
     pub fn is_past_return(&self) -> bool {
         let gate = if self.steps.contains(&Step::Health) { Step::Health } else { Step::Switch };
-        let reached = self.steps.iter().position(|step| *step == gate).is_some_and(|at| at < self.done);
-        self.direction == Direction::Forward && reached
+        let proven = self.steps[..self.done].contains(&gate);
+        let rewinds = self.steps.contains(&Step::Hold) || self.steps.contains(&Step::Data);
+        let written = rewinds && self.begun().contains(&Step::Switch);
+        self.direction == Direction::Forward && (proven || written)
     }
 
     /// The steps that were begun and are not undone.
@@ -344,6 +347,18 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_written_to_databases_that_would_go_back_is_finished() {
+        use Event::{Done, Started};
+        for (first, finished) in [(Step::Hold, true), (Step::Data, true), (Step::Migrate, false)] {
+            let steps = vec![first, Step::Switch, Step::Health];
+            let mut events = vec![Started(first), Done(first)];
+            assert!(!Deployment::replay(steps.clone(), &events).unwrap().is_past_return());
+            events.push(Started(Step::Switch));
+            assert_eq!(Deployment::replay(steps, &events).unwrap().is_past_return(), finished, "{first}");
+        }
+    }
+
+    #[test]
     fn illegal_moves_are_refused() {
         use Event::{Done, Interrupted, Started, Undone};
         for events in [
@@ -370,7 +385,93 @@ mod tests {
         ]
     }
 
+    /// What becomes of a step, or of the agent.
+    #[derive(Debug, Clone, Copy)]
+    enum Fate {
+        Works,
+        Fails,
+        /// The agent is killed before it begins, in the middle of it, or when what it did is not on record.
+        Dies,
+        DiesWithin,
+    }
+
+    fn fates() -> impl Strategy<Value = Vec<Fate>> {
+        let fate = proptest::sample::select(vec![
+            Fate::Works,
+            Fate::Works,
+            Fate::Works,
+            Fate::Fails,
+            Fate::Dies,
+            Fate::DiesWithin,
+        ]);
+        proptest::collection::vec(fate, 0..80)
+    }
+
+    fn plans() -> impl Strategy<Value = Vec<Step>> {
+        proptest::sample::subsequence(Step::ALL.to_vec(), 0..=Step::ALL.len())
+    }
+
+    /// As the engine does: the journal is written before and after, and another agent goes on from it.
+    fn lives(steps: &[Step], fates: &[Fate]) -> (Vec<Event>, std::collections::BTreeMap<Step, i32>) {
+        let mut events = Vec::new();
+        // What is on disk of each step: undos and repeated works are idempotent.
+        let mut made = std::collections::BTreeMap::new();
+        let mut fates = fates.iter().copied().chain(std::iter::repeat(Fate::Works));
+        loop {
+            let now = Deployment::replay(steps.to_vec(), &events).unwrap();
+            let fate = fates.next().unwrap();
+            let mut died = matches!(fate, Fate::Dies);
+            match now.todo() {
+                Next::Do(step) if !died => {
+                    events.push(Event::Started(step));
+                    made.insert(step, 1);
+                    match fate {
+                        Fate::Fails => events.push(Event::Failed(step)),
+                        Fate::Works => events.push(Event::Done(step)),
+                        _ => died = true,
+                    }
+                }
+                Next::Undo(step) if !died => {
+                    made.remove(&step);
+                    match fate {
+                        Fate::Fails => events.push(Event::UndoFailed(step)),
+                        Fate::Works => events.push(Event::Undone(step)),
+                        _ => died = true,
+                    }
+                }
+                Next::Do(_) | Next::Undo(_) => {}
+                _ => return (events, made),
+            }
+            if died {
+                let found = Deployment::replay(steps.to_vec(), &events).unwrap();
+                if !found.is_past_return() && matches!(found.todo(), Next::Do(_)) {
+                    events.push(Event::Interrupted);
+                }
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn whatever_happens_it_ends_and_all_is_made_or_nothing(steps in plans(), fates in fates()) {
+            let (events, made) = lives(&steps, &fates);
+            let end = Deployment::replay(steps.clone(), &events).unwrap();
+            match end.todo() {
+                Next::Deployed => prop_assert_eq!(made.keys().copied().collect::<Vec<_>>(), steps),
+                Next::RolledBack | Next::Broken => {
+                    prop_assert!(made.is_empty(), "{:?} is left", made);
+                    let undone = events.iter().any(|event| matches!(event, Event::UndoFailed(_)));
+                    prop_assert_eq!(end.todo() == Next::Broken, undone);
+                }
+                other => prop_assert!(false, "{:?} is no end", other),
+            }
+            for step in Step::ALL {
+                // Nothing may follow the end.
+                prop_assert!(end.clone().next(Event::Started(step)).is_err());
+                prop_assert!(end.clone().next(Event::Undone(step)).is_err());
+            }
+        }
+
         #[test]
         fn every_event_is_obeyed_or_refused(events in proptest::collection::vec(any_event(), 0..60)) {
             let mut deployment = Deployment::new(STEPS.to_vec());

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use flipside_api::{AppName, ReleaseId};
 
+/// The name of an app's folder of what was taken away.
+pub const TRASH: &str = ".trash";
+
 /// The folders of one app; each method names one place, none touches the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppPaths {
@@ -73,6 +76,11 @@ impl AppPaths {
     /// One overlay: modules that lie beside the app's own.
     pub fn overlay(&self, digest: &str) -> PathBuf {
         self.overlays().join(digest)
+    }
+
+    /// What was taken away and is still to be cleared.
+    pub fn trash(&self) -> PathBuf {
+        self.home.join(TRASH)
     }
 
     /// Copies of the databases from before deploys, each named by its deployment.

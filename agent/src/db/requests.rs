@@ -44,7 +44,7 @@ impl Db {
             )?;
             db.execute(
                 "DELETE FROM requests
-                 WHERE rowid NOT IN (SELECT rowid FROM requests ORDER BY at DESC LIMIT ?1)",
+                 WHERE rowid NOT IN (SELECT rowid FROM requests ORDER BY rowid DESC LIMIT ?1)",
                 [KEPT],
             )
         })

@@ -1,6 +1,11 @@
 //! What the steps of one deployment work with.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use flipside_api::{AppSpec, Code, Failure, Hooks, Progress, ReleaseId};
 use serde::{Deserialize, Serialize};
@@ -15,11 +20,17 @@ use crate::{
     host::{Host, fault},
     progress::Channel,
     runtime::{Account, InstanceSpec, Runtime},
-    sys::exec::{self, Ended, Program},
+    sys::{
+        exec::{self, Ended, Program},
+        trash,
+    },
 };
 
 /// The most output of a program that is kept to show.
 const TAIL: usize = 256 << 10;
+
+/// The variable that tells whose child a program is: what a killed agent left of it is found by that and ended.
+pub(super) const DEPLOYMENT: &str = "FLIPSIDE_DEPLOYMENT";
 
 /// What is on record of a deployment, so that a restarted agent can finish or undo it. No secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -126,6 +137,8 @@ impl Context {
         timeout: Duration,
     ) -> Result<Ended, Failure> {
         let secrets = env.clone();
+        let mut env = env;
+        env.insert(DEPLOYMENT.to_owned(), self.work.id.clone());
         let program = Program {
             argv,
             env,
@@ -150,6 +163,12 @@ impl Context {
             *line = env::blacken(line, env);
         }
         failure
+    }
+
+    /// Takes a path of the app away, at once.
+    pub(crate) fn discard(&self, path: &Path) -> Result<(), Failure> {
+        trash::discard(path, &self.paths.trash())
+            .map_err(|error| fault("cannot remove what is no longer needed", &error))
     }
 
     /// Tells those who listen.

@@ -1,11 +1,11 @@
 //! Deployments that an agent which was killed has left: finished where the release had proven itself, else undone.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use flipside_api::{Code, Failure, Outcome, State};
 
 use super::{
-    context::{Context, Work},
+    context::{Context, DEPLOYMENT, Work},
     journal::Journal,
     run,
 };
@@ -17,8 +17,11 @@ use crate::{
     },
     host::{Host, fault},
     progress::Channel,
-    sys::clock,
+    sys::{clock, proc},
 };
+
+/// How long a killed program may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Ends what was left. The caller holds the app's lock.
 pub async fn recover(host: &Arc<Host>, left: Unfinished, channel: &Arc<Channel>) -> Outcome {
@@ -56,6 +59,7 @@ async fn resume(host: &Arc<Host>, left: Unfinished, channel: &Arc<Channel>) -> R
         .map_or_else(|| "before its first step".to_owned(), |step| format!("in the step {step}"));
     let mut failure = left.failure.map(|message| Failure::new(Code::Interrupted, message));
     let ctx = Context::new(Arc::clone(host), work, Env::new(), Arc::clone(channel))?;
+    end_left(left.begin.id.clone()).await;
     let goes_on = state.is_past_return() || !matches!(state.todo(), Next::Do(_));
     let mut journal = Journal::new(Arc::clone(&host.records), left.begin.id, state);
     if !goes_on {
@@ -63,6 +67,14 @@ async fn resume(host: &Arc<Host>, left: Unfinished, channel: &Arc<Channel>) -> R
         failure = Some(interrupted(&format!("the agent was killed {at}")));
     }
     Ok(run::run(&ctx, journal, left.begin.env.unwrap_or_default(), failure).await)
+}
+
+/// The programs of the agent that was killed ended with it; what those had started in turn may go on.
+async fn end_left(id: String) {
+    let ended = tokio::task::spawn_blocking(move || proc::end_marked(DEPLOYMENT, &id, PATIENCE));
+    if !ended.await.unwrap_or(false) {
+        tracing::error!("ProgramsOfUnfinishedNotEnded");
+    }
 }
 
 fn interrupted(message: &str) -> Failure {

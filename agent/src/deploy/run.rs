@@ -53,14 +53,14 @@ pub(super) async fn run(
     });
     tracing::info!(app = %ctx.work.spec.app, id = ctx.work.id, state = ?outcome.state, "DeploymentEnded");
     if let Err(error) = ctx.host.records.end(&ctx.work.id, &outcome, clock::now_ms(), app).await {
-        // It stays unfinished on record, and is ended in the same way at the next start.
+        // It stays unfinished on record, and is ended in the same way before anything else is done with the app.
         tracing::error!(id = ctx.work.id, %error, "DeploymentEndRecordFailed");
     }
     outcome
 }
 
 async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut Report) {
-    if let Err(failure) = journal.note(Event::Started(step), "").await {
+    if let Err(failure) = note(journal, Event::Started(step), "").await {
         report.failure = Some(failure);
         return journal.note_anyway(Event::Interrupted, "").await;
     }
@@ -76,7 +76,7 @@ async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut 
     };
     let noted = match worked {
         Ok(message) => {
-            let noted = journal.note(Event::Done(step), &message).await;
+            let noted = note(journal, Event::Done(step), &message).await;
             noted.map(|()| message)
         }
         Err(failure) => Err(failure),
@@ -96,6 +96,15 @@ async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut 
     }
 }
 
+/// Before the point of no return what cannot be written down is not done; after it, nothing is undone for that.
+async fn note(journal: &mut Journal, event: Event, message: &str) -> Result<(), Failure> {
+    if journal.is_past_return() {
+        journal.note_anyway(event, message).await;
+        return Ok(());
+    }
+    journal.note(event, message).await
+}
+
 /// The work of a step. A fault of our own in it is a failure like any other, and undone like any other.
 async fn attempt(ctx: &Context, step: Step) -> Result<String, Failure> {
     let work = async {
@@ -108,8 +117,11 @@ async fn attempt(ctx: &Context, step: Step) -> Result<String, Failure> {
 }
 
 async fn back(ctx: &Context, journal: &mut Journal, step: Step, report: &mut Report) {
-    let undone = AssertUnwindSafe(steps::undo(step, ctx)).catch_unwind().await;
-    match undone.unwrap_or_else(|_| Err(own_fault(step))) {
+    let work = async {
+        steps::undo(step, ctx).await?;
+        point(step, Moment::Undo).await
+    };
+    match AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| Err(own_fault(step))) {
         Ok(()) => {
             ctx.say(step.name(), "undone", "", 0);
             journal.note_anyway(Event::Undone(step), "").await;

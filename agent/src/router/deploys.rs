@@ -85,7 +85,7 @@ async fn engine(router: &Router, call: &Call<'_>, ask: Ask, wait: u64) -> Result
     if ask.test {
         return deploy::deploy(&router.host, ask, call.channel).await;
     }
-    let _held = router.locks.take(&ask.spec.app, call.verb, call.who, wait).await?;
+    let _held = router.hold(&ask.spec.app, call.verb, call.who, wait).await?;
     // While this one waited, an agent that had been killed may have ended the very same request.
     if let Some(id) = &call.who.id
         && let Some(outcome) = router.host.records.answered(id, call.verb, &ask.spec.app).await?

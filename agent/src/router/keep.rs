@@ -58,7 +58,7 @@ impl Router {
         }
         let who = Who { via: "agent".into(), ..Who::default() };
         // Whatever holds the app now sees to it, or holds it down on purpose.
-        let Ok(_held) = self.locks.take(&app.spec.app, "start", &who, 0).await else { return Ok(()) };
+        let Ok(_held) = self.hold(&app.spec.app, "start", &who, 0).await else { return Ok(()) };
         let Some(app) = self.host.records.app(&app.spec.app).await?.filter(|app| !app.stopped) else {
             return Ok(());
         };

@@ -10,12 +10,12 @@ use crate::{
     deploy,
     host::fault,
     runtime::Runtime,
-    sys::{atomic_write, beneath, clock},
+    sys::{atomic_write, beneath, clock, trash},
 };
 
 /// Reload, restart, start, stop.
 pub(super) async fn instance(router: &Router, call: &Call<'_>, asked: &Release) -> Result<Outcome, Failure> {
-    let _held = router.locks.take(&asked.app, call.verb, call.who, asked.wait).await?;
+    let _held = router.hold(&asked.app, call.verb, call.who, asked.wait).await?;
     let app = router.known(&asked.app).await?;
     let runtime = router.host.runtime(app.spec.runtime)?;
     let id = begin(router, call.verb, call.who, &app).await?;
@@ -56,7 +56,7 @@ async fn change(
 
 /// The databases as they were, from the store.
 pub(super) async fn restore(router: &Router, call: &Call<'_>, asked: &Restore) -> Result<Outcome, Failure> {
-    let _held = router.locks.take(&asked.app, call.verb, call.who, asked.wait).await?;
+    let _held = router.hold(&asked.app, call.verb, call.who, asked.wait).await?;
     let app = router.known(&asked.app).await?;
     let id = begin(router, call.verb, call.who, &app).await?;
     let ended = router.backups.restore(&app, asked, call.channel).await;
@@ -91,7 +91,7 @@ pub(super) async fn maintenance(
 
 /// Stops the app and forgets it; data, uploads and backups stay.
 pub(super) async fn remove(router: &Router, call: &Call<'_>, asked: &Release) -> Result<Outcome, Failure> {
-    let _held = router.locks.take(&asked.app, call.verb, call.who, asked.wait).await?;
+    let _held = router.hold(&asked.app, call.verb, call.who, asked.wait).await?;
     let Some(app) = router.host.records.app(&asked.app).await? else {
         return Ok(Outcome::good(State::Unchanged, format!("{} is not on this host", asked.app)));
     };
@@ -115,7 +115,8 @@ async fn clear(router: &Router, app: &App) -> Result<&'static str, Failure> {
         paths.releases(),
         paths.static_root(),
     ] {
-        beneath::remove_tree(&path).map_err(|error| fault("cannot remove what the app has", &error))?;
+        trash::discard(&path, &paths.trash())
+            .map_err(|error| fault("cannot remove what the app has", &error))?;
     }
     host.records.forget_app(&app.spec.app).await?;
     Ok("it is removed; its data, uploads and backups stay")

@@ -16,6 +16,7 @@ use std::{
     collections::HashMap,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Instant,
 };
 
 use flipside_api::{AppName, Code, Command, Failure, Outcome, Request, State, Who};
@@ -23,13 +24,14 @@ use futures_util::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::record::App,
+    app::record::{App, Unfinished},
     backup::Backups,
+    deploy,
     host::Host,
     progress::{Channel, Subscription},
     sys::clock,
 };
-use locks::Locks;
+use locks::{Held, Locks};
 
 /// The same key is the same command.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -95,7 +97,7 @@ impl Router {
         }
         let router = Arc::clone(self);
         self.tasks.spawn(async move {
-            let begun = clock::now_ms();
+            let begun = Instant::now();
             let work = AssertUnwindSafe(router.answer(&who, command, key.as_ref(), &channel));
             let mut outcome = work.catch_unwind().await.unwrap_or_else(|_| {
                 let failure =
@@ -103,7 +105,7 @@ impl Router {
                 Outcome::bad(State::Failed, failure)
             });
             if outcome.ms == 0 {
-                outcome.ms = u64::try_from(clock::now_ms() - begun).unwrap_or(0);
+                outcome.ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             }
             router.forget(key.as_ref());
             channel.finish(outcome);
@@ -188,6 +190,30 @@ impl Router {
                 Err(Failure::new(Code::Gate, "this agent has no sink for an app's own samples"))
             }
         }
+    }
+
+    /// Takes the app's lock, and ends first what could not be ended on record, as with a full disk: what comes
+    /// now builds on it.
+    async fn hold(&self, app: &AppName, verb: &'static str, who: &Who, wait: u64) -> Result<Held, Failure> {
+        let held = self.locks.take(app, verb, who, wait).await?;
+        for left in self.left(app).await? {
+            deploy::recover(&self.host, left, &Channel::new()).await;
+        }
+        match self.left(app).await?.first() {
+            None => Ok(held),
+            Some(left) => Err(Failure::new(
+                Code::Host,
+                format!("how the {} before this ended cannot be put on record", left.begin.verb),
+            )
+            .hint("see to the disk that holds the agent's state_dir")),
+        }
+    }
+
+    /// The deployments of the app that have not ended on record.
+    async fn left(&self, app: &AppName) -> Result<Vec<Unfinished>, Failure> {
+        let mut left = self.host.records.unfinished().await?;
+        left.retain(|left| left.begin.app == *app && left.begin.work.is_some());
+        Ok(left)
     }
 
     /// The app, which was deployed here.

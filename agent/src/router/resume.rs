@@ -1,11 +1,18 @@
 //! What an agent does when it starts: end what another left, and have every app run that should.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
-use flipside_api::{Failure, Who};
+use flipside_api::{AppName, Failure, Who};
 
 use super::{Key, Router};
-use crate::{app::record::App, deploy, progress::Channel};
+use crate::{
+    app::record::{App, Unfinished},
+    deploy,
+    progress::Channel,
+};
 
 impl Router {
     /// Begins it. The apps concerned are held before this returns, so that no command comes first.
@@ -13,27 +20,26 @@ impl Router {
     /// # Errors
     /// When what is on record cannot be read.
     pub async fn resume(self: &Arc<Self>) -> Result<(), Failure> {
+        let mut apps: BTreeMap<AppName, Vec<Unfinished>> = BTreeMap::new();
         for left in self.host.records.unfinished().await? {
-            let app = left.begin.app.clone();
-            let who = left.begin.who.clone();
-            let key = verb(&left.begin.verb).zip(who.id.clone()).map(|(verb, id)| Key {
-                id,
-                verb,
-                app: app.clone(),
-            });
-            let channel = Channel::new();
-            if let Some(key) = &key {
-                let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-                running.insert(key.clone(), Arc::clone(&channel));
-            }
-            // Two of one app cannot be: each ended before the next began, or the agent died with the last.
+            apps.entry(left.begin.app.clone()).or_default().push(left);
+        }
+        for (app, all) in apps {
+            let who = all[0].begin.who.clone();
+            let all: Vec<_> = all.into_iter().map(|left| self.announce(left)).collect();
             let held = self.locks.take(&app, "recover", &who, 0).await;
             let router = Arc::clone(self);
             self.tasks.spawn(async move {
-                let outcome = deploy::recover(&router.host, left, &channel).await;
+                let mut ended = Vec::new();
+                // One after the other: a later one was begun where an earlier one had ended, on record or not.
+                for (left, key, channel) in all {
+                    ended.push((deploy::recover(&router.host, left, &channel).await, key, channel));
+                }
                 drop(held);
-                router.forget(key.as_ref());
-                channel.finish(outcome);
+                for (outcome, key, channel) in ended {
+                    router.forget(key.as_ref());
+                    channel.finish(outcome);
+                }
             });
         }
         let router = Arc::clone(self);
@@ -43,6 +49,21 @@ impl Router {
             }
         });
         Ok(())
+    }
+
+    /// Lets whoever asks for it again join what was left.
+    fn announce(&self, left: Unfinished) -> (Unfinished, Option<Key>, Arc<Channel>) {
+        let (begin, channel) = (&left.begin, Channel::new());
+        let key = verb(&begin.verb).zip(begin.who.id.clone()).map(|(verb, id)| Key {
+            id,
+            verb,
+            app: begin.app.clone(),
+        });
+        if let Some(key) = &key {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            running.insert(key.clone(), Arc::clone(&channel));
+        }
+        (left, key, channel)
     }
 
     /// Starts every app that should run and does not: after a boot, that is all of them.
@@ -60,7 +81,7 @@ impl Router {
 
     async fn start_one(&self, app: App) -> Result<(), Failure> {
         let who = Who { via: "agent".into(), ..Who::default() };
-        let _held = self.locks.take(&app.spec.app, "start", &who, 3600).await?;
+        let _held = self.hold(&app.spec.app, "start", &who, 3600).await?;
         // It may have been changed by what held it until now.
         let Some(app) = self.host.records.app(&app.spec.app).await?.filter(|app| !app.stopped) else {
             return Ok(());

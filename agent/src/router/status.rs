@@ -32,7 +32,7 @@ pub(super) async fn status(router: &Router, only: Option<&AppName>) -> Result<Ou
     let about = json!({
         "id": host.config.id,
         "agent": env!("CARGO_PKG_VERSION"),
-        "up_seconds": (clock::now_ms() - host.started) / 1000,
+        "up_seconds": (clock::now_ms() - host.started).max(0) / 1000,
         "recipient": host.keyring.recipient(),
         "isolated": users::am_root(),
         "isolation": if users::am_root() { "each app has a user of its own" } else { "all runs under one uid" },
@@ -103,7 +103,11 @@ pub(super) async fn history(host: &Host, asked: &History) -> Result<Outcome, Fai
                 "state": outcome.map_or(json!("running"), |outcome| json!(outcome.state)),
                 "at": clock::rfc3339(entry.at),
                 "who": entry.who,
-                "ms": entry.ended.map(|ended| ended - entry.at),
+                // The wall clock may have been put back in between; what the outcome says was measured.
+                "ms": entry.ended.map(|ended| match outcome.map_or(0, |outcome| outcome.ms) {
+                    0 => u64::try_from(ended - entry.at).unwrap_or(0),
+                    ms => ms,
+                }),
                 "message": error.map_or_else(
                     || outcome.map_or("", |outcome| outcome.comment.as_str()),
                     |error| error.message.as_str(),

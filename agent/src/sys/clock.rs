@@ -2,9 +2,22 @@
 
 use jiff::Timestamp;
 
-/// Milliseconds since 1970 by the wall clock.
+/// How far the clock was put, in tests.
+#[cfg(feature = "faults")]
+static PUT: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+
+/// Puts the clock of this process forward or back, for tests.
+#[cfg(feature = "faults")]
+pub fn put(ms: i64) {
+    PUT.store(ms, std::sync::atomic::Ordering::Relaxed);
+}
+
+/// Milliseconds since 1970 by the wall clock, which may be put back and forth: deadlines are no matter of it.
 pub fn now_ms() -> i64 {
-    Timestamp::now().as_millisecond()
+    let now = Timestamp::now().as_millisecond();
+    #[cfg(feature = "faults")]
+    let now = now + PUT.load(std::sync::atomic::Ordering::Relaxed);
+    now
 }
 
 /// `ms` as RFC 3339 in UTC, with milliseconds; times that no calendar holds are shown as its first day.

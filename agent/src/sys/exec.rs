@@ -210,8 +210,9 @@ fn start(program: &Program, name: &str) -> Result<(Child, pipe::Receiver), ExecE
     let path = look_up(program)?;
     let (reader, writer) = io::pipe().map_err(start)?;
     let mut command = command(&path, program);
-    // SAFETY: between fork and exec only a system call. Not in `command`: what is detached outlives the agent.
-    unsafe { command.pre_exec(end_with_agent) };
+    let agent = nix::unistd::getpid();
+    // SAFETY: between fork and exec only system calls. Not in `command`: what is detached outlives the agent.
+    unsafe { command.pre_exec(move || end_with(agent)) };
     command
         .stdin(if program.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
         .stdout(writer.try_clone().map_err(start)?)
@@ -241,10 +242,13 @@ fn command(path: &Path, program: &Program) -> Command {
 
 /// Has the kernel end this process when the agent is killed: a hook must not go on behind the back of the next
 /// agent, which undoes what the hook was part of. After the account is taken, for that would clear it.
-fn end_with_agent() -> io::Result<()> {
+fn end_with(agent: Pid) -> io::Result<()> {
     // SAFETY: a plain system call with numbers.
-    let said = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    if said == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // It may have been killed a moment before that.
+    if nix::unistd::getppid() == agent { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
 }
 
 /// Makes the process that is about to run a program its own: session, umask, descriptors, account.

@@ -8,4 +8,5 @@ pub mod beneath;
 pub mod clock;
 pub mod exec;
 pub mod proc;
+pub mod trash;
 pub mod users;

@@ -1,6 +1,9 @@
 //! What the kernel says of processes. Unlike what an app's user can write, it is true.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use nix::{
     sys::signal::{Signal, kill, killpg},
@@ -56,6 +59,37 @@ pub fn children(pid: u32) -> Vec<u32> {
     children.retain(|child| process(*child).is_some_and(|process| process.parent == pid && !process.ended));
     children.sort_unstable();
     children
+}
+
+/// Ends every process whose environment has the variable `name` with `value`, and waits until they are gone.
+/// Whether they are, within `patience`.
+pub fn end_marked(name: &str, value: &str, patience: Duration) -> bool {
+    let mark = format!("{name}={value}");
+    let begun = Instant::now();
+    loop {
+        let pids = marked(mark.as_bytes());
+        if pids.is_empty() {
+            return true;
+        }
+        if begun.elapsed() > patience {
+            return false;
+        }
+        pids.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The processes that were started with this variable. Their own say: good to find what we started, no more.
+fn marked(mark: &[u8]) -> Vec<u32> {
+    let is = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != std::process::id() && is(pid))
+        .collect()
 }
 
 /// The resident bytes of `pid`.

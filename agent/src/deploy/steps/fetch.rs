@@ -20,7 +20,7 @@ use super::super::{
 use crate::{
     app::deployment::Step,
     host::{chain, fault},
-    sys::{atomic_write, beneath},
+    sys::{atomic_write, beneath, trash},
 };
 
 /// What a wheel becomes when it is unpacked and compiled, with the wheel itself, at most.
@@ -31,14 +31,15 @@ const RESERVE: u64 = 64 << 20;
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let (app, release) = (ctx.work.spec.app.clone(), ctx.work.release.clone());
     let (package, staging) = (ctx.work.package.clone(), ctx.paths.staging(&release));
+    let trash = ctx.paths.trash();
     point(Step::Fetch, Moment::During).await?;
     tokio::task::spawn_blocking(move || {
         let (manifest, bytes) = Manifest::read(&package, &app, &release)?;
-        undo_at(&staging)?;
+        beneath::remove_tree(&staging).map_err(|error| fault("cannot remove the staging folder", &error))?;
         let wheels = staging.join("wheels");
         beneath::ensure_dir(&wheels, 0o755, None)
             .map_err(|error| fault("cannot make room for the package", &error))?;
-        enough_space(&staging, manifest.size())?;
+        enough_space(&staging, manifest.size(), &trash)?;
         for wheel in &manifest.files {
             copy(&package.join("wheels"), &wheels, wheel)?;
         }
@@ -51,17 +52,21 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
 }
 
 pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
-    undo_at(&ctx.paths.staging(&ctx.work.release))
+    ctx.discard(&ctx.paths.staging(&ctx.work.release))
 }
 
-fn undo_at(staging: &Path) -> Result<(), Failure> {
-    beneath::remove_tree(staging).map_err(|error| fault("cannot remove the staging folder", &error))
-}
-
-fn enough_space(at: &Path, size: u64) -> Result<(), Failure> {
-    let disk = rustix::fs::statvfs(at).map_err(|error| fault("cannot look at the disk", &error))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+fn enough_space(at: &Path, size: u64, trash: &Path) -> Result<(), Failure> {
+    let free = || {
+        let disk = rustix::fs::statvfs(at).map_err(|error| fault("cannot look at the disk", &error))?;
+        Ok::<_, Failure>(disk.f_bavail.saturating_mul(disk.f_frsize))
+    };
     let need = size.saturating_mul(GROWTH).saturating_add(RESERVE);
+    if free()? >= need {
+        return Ok(());
+    }
+    // What waits to be cleared away is free as well.
+    trash::clear(trash).map_err(|error| fault("cannot make room", &error))?;
+    let free = free()?;
     if free >= need {
         return Ok(());
     }

@@ -29,7 +29,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
 }
 
 pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
-    beneath::remove_tree(&folder(ctx)).map_err(|error| fault("cannot remove a mark", &error))
+    ctx.discard(&folder(ctx))
 }
 
 /// Has the app's user work on the databases: `mark` copies them into the folder `mark`, `unmark` back from it.

@@ -20,7 +20,11 @@ mod venv;
 
 use flipside_api::Failure;
 
-use super::{context::Context, hooks};
+use super::{
+    context::Context,
+    fault::{Moment, point},
+    hooks,
+};
 use crate::app::deployment::Step;
 
 pub(crate) use env::overlay_digest;
@@ -42,7 +46,7 @@ pub(crate) async fn work(step: Step, ctx: &Context) -> Result<String, Failure> {
         Step::Once => once(ctx).await,
         Step::Switch => switch::work(ctx).await,
         Step::Health => health::work(ctx).await,
-        Step::After => hooks::run(ctx, "after", ctx.work.hooks.after.as_ref()).await,
+        Step::After => after(ctx).await,
         Step::Retire => retire::work(ctx).await,
     }
 }
@@ -72,6 +76,13 @@ pub(crate) async fn undo(step: Step, ctx: &Context) -> Result<(), Failure> {
 /// The hooks of the first deploy; that they were run is remembered, also when the deploy fails later.
 async fn once(ctx: &Context) -> Result<String, Failure> {
     let said = hooks::run(ctx, "once", ctx.work.hooks.once.as_ref()).await?;
+    point(Step::Once, Moment::During).await?;
     ctx.host.records.keep(&ctx.work.spec.app, super::ONCE, b"1".to_vec()).await?;
+    Ok(said)
+}
+
+async fn after(ctx: &Context) -> Result<String, Failure> {
+    let said = hooks::run(ctx, "after", ctx.work.hooks.after.as_ref()).await?;
+    point(Step::After, Moment::During).await?;
     Ok(said)
 }

@@ -10,7 +10,7 @@ use super::super::{
     context::{Context, read_env},
     fault::{Moment, point},
 };
-use crate::{app::deployment::Step, sys::beneath};
+use crate::{app::deployment::Step, sys::trash};
 
 /// How many marks an app keeps.
 const MARKS: usize = 2;
@@ -26,12 +26,15 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         .filter_map(|overlay| Path::new(&overlay).file_name().map(|name| name.to_string_lossy().into_owned()))
         .collect();
     let (releases, marks, overlay_folder) = (ctx.paths.releases(), ctx.paths.marks(), ctx.paths.overlays());
+    let (trash, own) = (ctx.paths.trash(), ctx.work.id.clone());
     let removed = tokio::task::spawn_blocking(move || {
         let is_release = |name: &str| name.parse::<ReleaseId>().is_ok();
-        let mut removed = clear(&releases, keep, &needed, is_release)?;
-        clear(&releases, 0, &HashSet::new(), |name| name.starts_with(".new-"))?;
-        clear(&marks, 0, &newest(&marks), |_| true)?;
-        clear(&overlay_folder, 0, &overlays, |_| true)?;
+        let clear =
+            |folder, keep, needed: &_, ours: &dyn Fn(&str) -> bool| clear(folder, keep, needed, ours, &trash);
+        let mut removed = clear(&releases, keep, &needed, &is_release)?;
+        clear(&releases, 0, &HashSet::new(), &|name| name.starts_with(".new-"))?;
+        clear(&marks, 0, &newest(&marks, own), &|_| true)?;
+        clear(&overlay_folder, 0, &overlays, &|_| true)?;
         removed.sort();
         Ok::<_, Failure>(removed)
     })
@@ -41,15 +44,18 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     Ok(if removed.is_empty() { String::new() } else { format!("removed {}", removed.join(", ")) })
 }
 
-/// The newest marks, by the time in their names: that of the folder changes when the mark is looked at.
-fn newest(marks: &Path) -> HashSet<String> {
+/// This deployment's mark and the newest others, by the time in their names: that of the folder changes when the
+/// mark is looked at. Our own may have the older name, where the clock was put back.
+fn newest(marks: &Path, own: String) -> HashSet<String> {
     let mut names: Vec<String> = fs::read_dir(marks)
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| *name != own)
         .collect();
     names.sort();
+    names.push(own);
     names.into_iter().rev().take(MARKS).collect()
 }
 
@@ -59,6 +65,7 @@ fn clear(
     keep: usize,
     needed: &HashSet<String>,
     ours: impl Fn(&str) -> bool,
+    trash: &Path,
 ) -> Result<Vec<String>, Failure> {
     let mut found: Vec<(SystemTime, String)> = fs::read_dir(folder)
         .into_iter()
@@ -74,7 +81,7 @@ fn clear(
     found.reverse();
     let mut removed = Vec::new();
     for (_, name) in found.into_iter().skip(keep).filter(|(_, name)| !needed.contains(name)) {
-        beneath::remove_tree(&folder.join(&name))
+        trash::discard(&folder.join(&name), trash)
             .map_err(|error| crate::host::fault("cannot remove what is no longer needed", &error))?;
         removed.push(name);
     }
@@ -95,9 +102,20 @@ mod tests {
             fs::File::open(&path).unwrap().set_modified(time).unwrap();
         }
         let needed = HashSet::from(["needed".to_owned()]);
-        let removed = clear(folder.path(), 1, &needed, |name| name != "other").unwrap();
+        let trash = folder.path().join("other/trash");
+        let removed = clear(folder.path(), 1, &needed, |name| name != "other", &trash).unwrap();
         assert_eq!(removed, ["b", "old"]);
         assert!(["needed", "c", "other"].iter().all(|name| folder.path().join(name).exists()));
-        assert!(clear(&folder.path().join("none"), 0, &needed, |_| true).unwrap().is_empty());
+        assert!(clear(&folder.path().join("none"), 0, &needed, |_| true, &trash).unwrap().is_empty());
+    }
+
+    #[test]
+    fn its_own_mark_is_kept_also_where_the_clock_was_put_back() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["20261128T01", "20261128T08", "20261128T09"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let kept = newest(folder.path(), "20261128T01".to_owned());
+        assert_eq!(kept, HashSet::from(["20261128T01".to_owned(), "20261128T09".to_owned()]));
     }
 }

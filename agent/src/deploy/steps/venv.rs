@@ -10,7 +10,7 @@ use flipside_api::{Code, Failure, ReleaseId};
 
 use super::{
     super::{
-        context::Context,
+        context::{Context, DEPLOYMENT},
         fault::{Moment, point},
         manifest::Manifest,
     },
@@ -23,7 +23,7 @@ use crate::{
     sys::{
         atomic_write, beneath,
         exec::{self, Program},
-        users,
+        trash, users,
     },
 };
 
@@ -94,11 +94,9 @@ pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
     let release = &ctx.work.release;
     // The plan builds only what is not installed, so what is there is this deployment's own.
     if ctx.work.previous.as_ref() != Some(release) {
-        beneath::remove_tree(&ctx.paths.release(release))
-            .map_err(|error| fault("cannot remove the failed release", &error))?;
+        ctx.discard(&ctx.paths.release(release))?;
     }
-    beneath::remove_tree(&ctx.paths.staging(release))
-        .map_err(|error| fault("cannot remove the staging folder", &error))
+    ctx.discard(&ctx.paths.staging(release))
 }
 
 fn builder(ctx: &Context) -> Result<Option<Account>, Failure> {
@@ -128,6 +126,7 @@ async fn uv(ctx: &Context, builder: Option<&Account>, arguments: &[&str]) -> Res
     beneath::ensure_dir(&home, 0o755, owner).map_err(|error| fault("cannot make uv's folder", &error))?;
     let home = home.display().to_string();
     let env = BTreeMap::from([
+        (DEPLOYMENT.to_owned(), ctx.work.id.clone()),
         ("HOME".to_owned(), home.clone()),
         ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
         ("UV_CACHE_DIR".to_owned(), format!("{home}/cache")),
@@ -179,12 +178,16 @@ fn finish(paths: &AppPaths, release: &ReleaseId, root: bool, sealed: bool) -> Re
     }
     let target = paths.release(release);
     // What has the name and no seal was cut short in an earlier attempt.
-    beneath::remove_tree(&target).map_err(|error| fault("cannot remove an unfinished release", &error))?;
+    trash::discard(&target, &paths.trash())
+        .map_err(|error| fault("cannot remove an unfinished release", &error))?;
     atomic_write::rename(&staging, &target).map_err(|error| fault("cannot name the release", &error))
 }
 
-/// Makes the folder a release.
+/// Makes the folder a release: what it holds is on disk before the seal says so, whatever becomes of the power.
 pub(super) fn seal(folder: &Path, release: &ReleaseId) -> Result<(), Failure> {
+    std::fs::File::open(folder)
+        .and_then(|folder| Ok(rustix::fs::syncfs(folder)?))
+        .map_err(|error| fault("cannot bring the release to disk", &error))?;
     let text = format!("{{\"v\":1,\"release\":\"{release}\"}}\n");
     atomic_write::write(&folder.join(SEAL), text.as_bytes(), 0o644, None)
         .map_err(|error| fault("cannot seal the release", &error))
