@@ -111,6 +111,8 @@ fn main() -> ExitCode {
 }
 
 fn daemon(args: &Args) -> anyhow::Result<()> {
+    #[cfg(feature = "faults")]
+    flipside_agent::deploy::check_fault().map_err(anyhow::Error::msg)?;
     let config = Config::load(&args.config)?;
     boot::folders(&config)?;
     let _instance = boot::only_instance(&config.state_dir)?;

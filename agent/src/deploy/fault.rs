@@ -21,6 +21,23 @@ pub(crate) enum Moment {
     Undo,
 }
 
+/// Whether FLIPSIDE_FAULT makes sense: a fault that never comes would be taken for a step that went well.
+///
+/// # Errors
+/// With what it may say, the names of all steps among it.
+#[cfg(feature = "faults")]
+pub fn check() -> Result<(), String> {
+    let Ok(wanted) = std::env::var("FLIPSIDE_FAULT") else { return Ok(()) };
+    let parts: Vec<&str> = wanted.split(':').collect();
+    let sound = matches!(parts.as_slice(), [_, _] | [_, _, "before" | "during" | "after" | "undo"])
+        && parts[0].parse::<Step>().is_ok()
+        && ["fail", "exit", "hang", "pause"].contains(&parts[1]);
+    let names = Step::ALL.map(Step::name).join(" ");
+    sound.then_some(()).ok_or_else(|| {
+        format!("FLIPSIDE_FAULT={wanted}: say STEP:{{fail,exit,hang,pause}}[:{{before,during,after,undo}}]; steps: {names}")
+    })
+}
+
 /// Fails, ends the agent or waits, where the environment says so.
 #[cfg(not(feature = "faults"))]
 pub(crate) async fn point(_step: Step, _moment: Moment) -> Result<(), Failure> {

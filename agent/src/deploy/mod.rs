@@ -37,6 +37,8 @@ use journal::Journal;
 use look::Sight;
 
 pub(crate) use context::read_env;
+#[cfg(feature = "faults")]
+pub use fault::check as check_fault;
 pub(crate) use look::unseal;
 pub use recover::recover;
 pub(crate) use rewind::code_only;

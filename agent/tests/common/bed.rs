@@ -48,7 +48,12 @@ impl Bed {
 
     /// Another agent on the same folder, as after a restart.
     pub fn again(&self, agent: &Agent) -> Agent {
-        Agent::start(self.folder.path(), Arc::clone(&agent.runtime), &self.nginx)
+        self.again_with(agent, "")
+    }
+
+    /// The same with another configuration.
+    pub fn again_with(&self, agent: &Agent, more: &str) -> Agent {
+        Agent::configured(self.folder.path(), Arc::clone(&agent.runtime), &self.nginx, more)
     }
 }
 

@@ -148,15 +148,18 @@ impl Agent {
         Self::configured(folder, runtime, nginx, "")
     }
 
-    /// The same with more in its configuration.
+    /// The same with more in its configuration, which counts where it names the same.
     pub fn configured(folder: &Path, runtime: Arc<FakeRuntime>, nginx: &str, more: &str) -> Self {
         let path = folder.display();
         let text = format!(
             "id = \"web1\"\napps_dir = \"{path}/apps\"\nstate_dir = \"{path}\"\nrun_dir = \"{path}/run\"\n\
              log_dir = \"{path}/log\"\nsocket = \"{path}/sock\"\nnginx = \"{nginx}\"\nkeep_releases = 2\n\
-             uv = \"{}\"\npython = \"/usr/bin/python3\"\nbuild_user = \"root\"\n{more}",
+             uv = \"{}\"\npython = \"/usr/bin/python3\"\nbuild_user = \"root\"\n",
             uv().display()
         );
+        let key = |line: &str| line.split(' ').next().map(str::to_owned);
+        let usual = text.lines().filter(|line| !more.lines().any(|other| key(other) == key(line)));
+        let text = usual.chain(more.lines()).collect::<Vec<_>>().join("\n");
         let config = Config::parse(&text, folder).unwrap();
         for part in ["apps", "run", "run/blog", "log"] {
             std::fs::create_dir_all(folder.join(part)).unwrap();

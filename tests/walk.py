@@ -1,0 +1,111 @@
+"""`make walk`: the agent killed at every moment of every step of all that it does, or at N random times.
+
+On a platform of its own; each line says where it was killed and what the app has settled on. It takes its time: the
+tests kill at every step once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Iterator
+
+from flipside_testbed import places
+from flipside_testbed.blog import Blog
+from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, remove_everything
+from flipside_testbed.walk import MOMENTS, Walk, Way
+
+
+def everywhere(walk: Walk, names: list[str], twice: bool) -> Iterator[tuple[str, str]]:
+    """Each step of each way: killed before, during and after it, and once more while that is ended."""
+    ways = walk.ways()
+    walked: set[str] = set()
+    for way in [ways[name] for name in names or ways]:
+        walk.prepare(way)
+        steps = walk.steps(way)
+        walked |= set(steps)
+        for step in steps:
+            for moment in MOMENTS:
+                walk.prepare(way)
+                yield (
+                    f"{way.name} {step} {moment}",
+                    walk.kill_at(way, step, moment, pause=pause(step, moment)),
+                )
+            if twice:
+                walk.prepare(way)
+                again = f"{step}:exit:undo"
+                yield f"{way.name} {step} twice", walk.kill_at(way, step, "during", again=again)
+    left = set(walk.every_step()) - walked
+    if not names and left:
+        raise AssertionError(f"no way has the steps {sorted(left)}: they were not walked")
+
+
+def pause(step: str, moment: str) -> float:
+    """A third of the killed agents are started only after a while."""
+    return 2.0 if (len(step) + MOMENTS.index(moment)) % 3 == 0 else 0
+
+
+def anywhen(walk: Walk, count: int, seed: int) -> Iterator[tuple[str, str]]:
+    """Killed at random times of deploys there and back, a third of the time while it ends the last one, too."""
+    dice = random.Random(seed)
+    ways = walk.ways()
+    usual = 4.0
+    for number in range(count):
+        there = ways[dice.choice(["hot", "hot", "cold", "held"])]
+        away = walk.host.current("blog") == there.target
+        way = Way(f"{there.name} back", ("rollback", "blog", walk.v1), walk.v2, walk.v1) if away else there
+        if not away and dice.random() < 0.4:
+            walk.forget(there.target)
+        after = dice.random() * usual * 1.2
+        again = dice.random() * 2 if dice.random() < 0.3 else None
+        begun = time.monotonic()
+        settled, whole = walk.kill_after(way, after, again, pause=dice.choice([0, 0, 1.5]))
+        usual = max(1.5, usual * 0.8 + whole * 0.2)
+        took = time.monotonic() - begun
+        yield (
+            f"{number + 1:3} {way.name} after {after:.2f} s, again {again or 0:.2f} s ({took:.1f} s)",
+            settled,
+        )
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="N kills at random times")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--twice", action="store_true", help="kill the agent that ends it, too")
+    parser.add_argument("ways", nargs="*", help="such as hot, held, first; all when none is named")
+    args = parser.parse_args()
+    root = places.testbed_root("walk")
+    remove_everything(root)
+    platform = Platform(root)
+    platform.assign(ASSIGNED, {app: app_pillar(app) for app in ("blog", "shop")})
+    begun, kills = time.monotonic(), 0
+    try:
+        platform.up(faults=True)
+        platform.publish("blog", "v1")
+        said = platform.salted.salt("web1", "flipside.deploy", "blog")
+        if said.code:
+            raise RuntimeError(said.text)
+        walk = Walk(Blog(platform, platform.hosts["web1"], root / "walk"), root / "walk")
+        print(f"seed {args.seed}" if args.random else "every step of every way", flush=True)
+        walking = (
+            anywhen(walk, args.random, args.seed) if args.random else everywhere(walk, args.ways, args.twice)
+        )
+        for where, settled in walking:
+            kills += 1
+            print(f"  {where}: {settled or 'nothing, as before'}", flush=True)
+        platform.down()
+    except BaseException:
+        platform.stop()  # its logs stay
+        raise
+    print(
+        f"{kills} kills in {time.monotonic() - begun:.0f} s: nothing was lost, each ended one way or the other"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
