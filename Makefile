@@ -5,7 +5,7 @@ PYTHON_FILES := $(wildcard tests salt master-plugin tasks.py)
 # One set of features for all of a test run, so that nothing is compiled twice.
 FAULTS := --features flipside-agent/faults
 
-.PHONY: help demo demo-down test test-fast rust-tests lint fmt bench package
+.PHONY: help demo demo-down test test-fast rust-tests lint fmt bench walk package
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -42,6 +42,9 @@ fmt: ## formats Rust and Python
 
 bench: ## figures beside those of a peer, measured in one run; NAME=... one of them
 	@$(TESTBED) tests/bench/run.py $(NAME)
+
+walk: ## kills the agent at every moment of every step, under load; KILLS=100 at so many random times instead
+	@$(TESTBED) tests/walk.py $(if $(KILLS),--random $(KILLS)) $(if $(TWICE),--twice) $(WAYS)
 
 package: ## the two programs as a release build, stripped
 	cargo build --release --workspace --bins --locked

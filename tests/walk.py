@@ -1,7 +1,7 @@
 """`make walk`: the agent killed at every moment of every step of all that it does, or at N random times.
 
-On a platform of its own; each line says where it was killed and what the app has settled on. It takes its time: the
-tests kill at every step once.
+On a platform of its own; each line says where it was killed and what the app has settled on. It takes its
+time: the tests kill at every step once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def pause(step: str, moment: str) -> float:
 
 
 def anywhen(walk: Walk, count: int, seed: int) -> Iterator[tuple[str, str]]:
-    """Killed at random times of deploys there and back, a third of the time while it ends the last one, too."""
+    """Killed at random times of deploys there and back; a third of the time the next agent is killed, too."""
     dice = random.Random(seed)
     ways = walk.ways()
     usual = 4.0
@@ -102,7 +102,7 @@ def main() -> int:
         platform.stop()  # its logs stay
         raise
     print(
-        f"{kills} kills in {time.monotonic() - begun:.0f} s: nothing was lost, each ended one way or the other"
+        f"{kills} kills, {time.monotonic() - begun:.0f} s: nothing was lost, each ended one way or the other"
     )
     return 0
 

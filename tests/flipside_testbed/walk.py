@@ -1,8 +1,9 @@
 """The agent killed in the middle of what it does, and what must hold afterwards.
 
-A way is something that the agent does in steps: a deploy, a rollback, another environment. Its steps are what
-the program itself says they are. Wherever the agent is killed, the next one ends what was begun, one way or the
-other: every sign names one release, no request was lost, and every write that was acknowledged is there.
+A way is something that the agent does in steps: a deploy, a rollback, another environment. Its steps are
+what the program itself says they are. Wherever the agent is killed, the next one ends what was begun, one
+way or the other: every sign names one release, no request was lost, and every write that was acknowledged
+is there.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ class Walk:
         return settled
 
     def kill_after(self, way: Way, seconds: float, again: float | None, pause: float) -> tuple[str, float]:
-        """Kills the agent so long after the way was begun, and the next one so long after that it was started.
+        """Kills the agent so long after the way was begun, and the next one so long after its start.
 
         Returns the release that the app has settled on, and how long the way had taken, as far as it got.
         """
