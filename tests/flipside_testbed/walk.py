@@ -9,12 +9,14 @@ is there.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from flipside_testbed.blog import Blog
 from flipside_testbed.processes import alive, wait_for
 from flipside_testbed.salted import clean_environment
 from flipside_testbed.tools import PYTHON
-from flipside_testbed.traffic import Traffic, traffic
+from flipside_testbed.traffic import EVERYTHING, Traffic, traffic
 
 MOMENTS = ("before", "during", "after")
 TRUE = [["true"]]
@@ -225,13 +227,42 @@ class Walk:
         wait_for(f"the agent to die at {fault}", lambda: not alive(pid), 120)
         self.host.agent.forget()
 
+    def fill_at(self, way: Way, step: str, folder: Path) -> str:
+        """Has the file system of `folder` full from the beginning of a step to the end of the way.
+
+        Returns the release that the app has settled on, which it did while the disk was full.
+        """
+        before = self.host.current("blog")
+        self.host.agent.kill()
+        begun = self.log.stat().st_size
+        self.host.start_agent(fault=f"{step}:pause:before")
+        with self.load(way, ("--get", "/healthz")) as load:
+            asked = self.begin(way)
+            wait_for(f"{way.name} at {step}", lambda: self._injected(begun, asked), 120)
+            with full(folder):
+                os.kill(self.host.agent.pid() or 0, signal.SIGUSR1)
+                out, _ = asked.communicate(timeout=180)
+                said = json.loads(out.strip().splitlines()[-1])
+                assert said["state"] in ("deployed", "rolled_back"), said
+                if said["state"] == "rolled_back":
+                    text = json.dumps(said["error"]).lower()
+                    assert "no space left" in text or "is full" in text, said["error"]
+                settled = way.target if said["state"] == "deployed" else (before or "")
+                assert web.versions(self.host, "blog") == {settled}
+        # What could not be put on record is, before anything else is done.
+        assert self._cli("reload", "blog")["release"] == settled
+        history = self._cli("history", "blog", "-n", "2")["data"]
+        assert [entry["state"] for entry in history] == ["ok", said["state"]], history
+        self.holds(way, settled, load)
+        return settled
+
     @contextmanager
-    def load(self, way: Way) -> Iterator[Traffic]:
+    def load(self, way: Way, requests: tuple[str, ...] = EVERYTHING) -> Iterator[Traffic]:
         """Reads, writes and uploads while a block runs; none where the app is not there yet."""
         if way.source is None:
             yield Traffic()
             return
-        with traffic(self.host.port, "blog.localhost", self._keep / "load", rate=40) as load:
+        with traffic(self.host.port, "blog.localhost", self._keep / "load", requests, rate=40) as load:
             time.sleep(0.7)  # It is under way before anything else is.
             yield load
             time.sleep(0.3)
@@ -293,3 +324,18 @@ class Walk:
         )  # fmt: skip
         fine, posts = json.loads(done.stdout)
         return fine, posts
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Takes all room of a file system while a block runs."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as out:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while out.write(bytes(size)):
+                        pass
+        yield
+    finally:
+        filler.unlink(missing_ok=True)
