@@ -15,7 +15,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,12 +168,9 @@ class Walk:
         Returns the release that the app has settled on.
         """
         before = self.host.current("blog")
-        self.host.agent.kill()
-        begun = self.log.stat().st_size
-        self.host.start_agent(fault=f"{step}:hang:{moment}")
-        with self.load(way) as load:
+        with self.faulty(f"{step}:hang:{moment}") as injected, self.load(way) as load:
             asked = self.begin(way)
-            wait_for(f"{way.name} at {step} {moment}", lambda: self._injected(begun, asked), 120)
+            wait_for(f"{way.name} at {step} {moment}", lambda: injected(asked), 120)
             self.host.agent.kill()
             asked.communicate(timeout=60)
             time.sleep(pause)
@@ -215,12 +212,26 @@ class Walk:
         argv = [str(self.host.root / "bin/flipside-agent"), "--config", str(self.host.config)]
         return self.host.agent.start(argv, self.log, env=env)
 
-    def _injected(self, begun: int, asked: subprocess.Popen[str]) -> bool:
-        if b"FaultInjected" in self.log.read_bytes()[begun:]:
-            return True
-        if asked.poll() is not None:
-            raise AssertionError(f"it never got there: {asked.communicate()[0]}")
-        return False
+    @contextmanager
+    def faulty(self, fault: str) -> Iterator[Callable[[subprocess.Popen[str]], bool]]:
+        """An agent with a fault; gives what tells whether it was met. A failure leaves a sound one behind."""
+        self.host.agent.kill()
+        begun = self.log.stat().st_size
+        self.host.start_agent(fault=fault)
+
+        def injected(asked: subprocess.Popen[str]) -> bool:
+            if b"FaultInjected" in self.log.read_bytes()[begun:]:
+                return True
+            if asked.poll() is not None:
+                raise AssertionError(f"it never got there: {asked.communicate()[0]}")
+            return False
+
+        try:
+            yield injected
+        except BaseException:
+            self.host.agent.kill()
+            self.host.start_agent()
+            raise
 
     def _die_again(self, fault: str) -> None:
         pid = self._start_unseen(fault)
@@ -233,12 +244,9 @@ class Walk:
         Returns the release that the app has settled on, which it did while the disk was full.
         """
         before = self.host.current("blog")
-        self.host.agent.kill()
-        begun = self.log.stat().st_size
-        self.host.start_agent(fault=f"{step}:pause:before")
-        with self.load(way, ("--get", "/healthz")) as load:
+        with self.faulty(f"{step}:pause:before") as injected, self.load(way, ("--get", "/healthz")) as load:
             asked = self.begin(way)
-            wait_for(f"{way.name} at {step}", lambda: self._injected(begun, asked), 120)
+            wait_for(f"{way.name} at {step}", lambda: injected(asked), 120)
             with full(folder):
                 os.kill(self.host.agent.pid() or 0, signal.SIGUSR1)
                 out, _ = asked.communicate(timeout=180)

@@ -14,10 +14,11 @@ from flipside_testbed.blog import Blog
 from flipside_testbed.processes import alive, wait_for
 from flipside_testbed.walk import MOMENTS, Walk
 
-# The ways that together have every step, each with the steps that none before it has.
+# The ways that together have every step, each with those that none before it has.
 WAYS = ["hot", "held", "with-data", "first"]
 
 
+@pytest.mark.timeout(1800)
 def test_a_kill_at_any_step_ends_one_way_or_the_other(blog: Blog, tmp_path: Path) -> None:
     walk = Walk(blog, tmp_path)
     ways, walked = walk.ways(), []
