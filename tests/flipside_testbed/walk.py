@@ -181,20 +181,21 @@ class Walk:
         self.holds(way, settled, load)
         return settled
 
-    def kill_after(self, way: Way, seconds: float, again: float | None, pause: float) -> tuple[str, float]:
+    def kill_after(
+        self, way: Way, seconds: float, again: float | None, pause: float
+    ) -> tuple[str, float | None]:
         """Kills the agent so long after the way was begun, and the next one so long after its start.
 
-        Returns the release that the app has settled on, and how long the way had taken, as far as it got.
+        Returns the release that the app has settled on, and how long the way took if it had ended by then.
         """
         before, known = self.host.current("blog"), self.last()["id"]
         with self.load(way) as load:
-            begun = time.monotonic()
+            begun, took = time.monotonic(), None
             asked = self.begin(way)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 asked.wait(seconds)
-            except subprocess.TimeoutExpired:
-                pass
-            whole = time.monotonic() - begun
+                took = time.monotonic() - begun
+                time.sleep(max(0, seconds - took))
             self.host.agent.kill()
             asked.communicate(timeout=60)
             time.sleep(pause)
@@ -205,7 +206,7 @@ class Walk:
             self.host.start_agent()
             settled = self.ended(way, before, known)
         self.holds(way, settled, load)
-        return settled, whole
+        return settled, took
 
     def _start_unseen(self, fault: str = "") -> int:
         env = clean_environment() | ({"FLIPSIDE_FAULT": fault} if fault else {})
