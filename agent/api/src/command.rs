@@ -54,7 +54,8 @@ pub enum Command {
     /// Make an earlier release current again.
     Rollback(Rollback),
     /// The releases of an app that are on this host, newest first. Data: a list of
-    /// `{release, current, at, who}`.
+    /// `{release, current, at, who, mark_bytes}`; the last is what the databases take as they were before the
+    /// release was replaced, where a rollback with data can put them back.
     Releases(Release),
     /// What was done to an app, by whom, and how it ended. Data: a list of
     /// `{id, verb, release, state, at, who, ms, message}`, newest first.
@@ -245,9 +246,15 @@ pub struct Rollback {
     /// Also put the databases back to the mark that the deploy set.
     #[serde(default)]
     pub with_data: bool,
+    /// Take the environment that the release was last deployed with, and not today's.
+    #[serde(default)]
+    pub with_env: bool,
     /// Only say what would be done.
     #[serde(default)]
     pub test: bool,
+    /// Risks that the operator accepts by name; `data` allows the loss of what was written since the mark.
+    #[serde(default)]
+    pub allow: Vec<String>,
 }
 
 /// The history of an app.
