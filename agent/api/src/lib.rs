@@ -15,7 +15,7 @@ mod spec;
 
 pub use command::{
     Backup, Command, Deploy, History, Logs, Metric, Package, Redeploy, Release, Request, Restore, Rollback,
-    Run, Who,
+    Run, Streams, Who,
 };
 pub use migrations::{Migrated, Migration, Migrations, Operation};
 pub use names::{AppName, NameError, ReleaseId, Tag};

@@ -26,7 +26,7 @@ use crate::{
     runtime::{Account, InstanceSpec, Runtime, assets::Schema},
     sys::{
         exec::{self, Ended, Program},
-        trash,
+        tail, trash,
     },
 };
 
@@ -245,7 +245,7 @@ impl Context {
 
     /// The last lines of the app's log.
     pub(crate) fn log_tail(&self, lines: usize) -> Vec<String> {
-        super::log::tail(self.paths.log(), lines)
+        tail::tail(self.paths.log(), lines)
     }
 }
 

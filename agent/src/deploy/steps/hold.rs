@@ -8,12 +8,13 @@ use super::super::{
     context::Context,
     fault::{Moment, point},
 };
-use crate::app::deployment::Step;
+use crate::{app::deployment::Step, runtime::crew::Runs};
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     if !ctx.is_held() {
         return Ok("not needed: no migration is destructive".to_owned());
     }
+    ctx.runtime.dismiss(&ctx.paths, Runs::End).await?;
     let after = ctx.work.spec.maintenance_after;
     ctx.page.show_after(Duration::from_secs(u64::from(after)));
     ctx.runtime.hold(&ctx.paths).await?;

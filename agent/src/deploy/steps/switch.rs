@@ -17,6 +17,7 @@ use super::{
 use crate::{
     app::{deployment::Step, plan::Kind},
     host::fault,
+    runtime::crew::Runs,
     sys::{atomic_write, beneath},
 };
 
@@ -26,6 +27,8 @@ const LINES: usize = 30;
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     preflight::again(ctx).await?;
     let paths = &ctx.paths;
+    // Those of the new release begin when the deploy has ended.
+    ctx.runtime.dismiss(paths, Runs::GoOn).await?;
     if paths.env_next().exists() {
         keep_old_env(ctx)?;
         atomic_write::rename(&paths.env_next(), &paths.env_file())
