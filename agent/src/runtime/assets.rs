@@ -17,6 +17,7 @@ use crate::sys::{
 const LOADER: &str = include_str!("python/loader.py");
 const PREFLIGHT: &str = include_str!("python/preflight.py");
 const SCHEMA: &str = include_str!("python/schema.py");
+const ENTER: &str = include_str!("python/enter.py");
 
 /// Where the agent's Python files lie: the apps' users read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Assets {
     pub preflight: PathBuf,
     /// What looks at its migrations, for the one before.
     pub schema: PathBuf,
+    /// What becomes uWSGI in a container.
+    pub enter: PathBuf,
 }
 
 /// The files could not be put in place.
@@ -48,12 +51,15 @@ impl Assets {
     pub fn write(state_dir: &Path) -> Result<Self, AssetsError> {
         let folder = state_dir.join("uwsgi");
         beneath::ensure_dir(&folder, 0o755, None).map_err(AssetsError::Folder)?;
-        let [loader, preflight, schema] =
-            ["loader.py", "preflight.py", "schema.py"].map(|name| folder.join(name));
-        let assets = Self { loader, preflight, schema };
-        for (path, text) in
-            [(&assets.loader, LOADER), (&assets.preflight, PREFLIGHT), (&assets.schema, SCHEMA)]
-        {
+        let [loader, preflight, schema, enter] =
+            ["loader.py", "preflight.py", "schema.py", "enter.py"].map(|name| folder.join(name));
+        let assets = Self { loader, preflight, schema, enter };
+        for (path, text) in [
+            (&assets.loader, LOADER),
+            (&assets.preflight, PREFLIGHT),
+            (&assets.schema, SCHEMA),
+            (&assets.enter, ENTER),
+        ] {
             atomic_write::write(path, text.as_bytes(), 0o644, None).map_err(AssetsError::Write)?;
         }
         Ok(assets)

@@ -1,4 +1,5 @@
-//! Imports the release in a process of its own and asks it once, before anybody else can; then the `check` hooks.
+//! Makes sure that an instance can be started at all, imports the release in a process of its own and asks it once,
+//! before anybody else can; then the `check` hooks.
 //!
 //! The same process looks at the migrations, for the step `schema`. A release that answers badly because its tables
 //! or static files are still to come is asked again when they are there, and before it serves anybody.
@@ -22,6 +23,10 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    let made = ctx.runtime.ready(&ctx.instance()).await?;
+    if !made.is_empty() {
+        ctx.channel.output("", &made);
+    }
     let mut more = Vec::new();
     if ctx.will(Step::Schema) {
         more.extend(ctx.host.assets.schema_arguments());

@@ -7,7 +7,9 @@
 mod control;
 pub(crate) mod crew;
 mod instance;
+pub mod life;
 mod listener;
+pub(crate) mod listener;
 mod pauses;
 pub mod protocol;
 
