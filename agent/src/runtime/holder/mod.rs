@@ -8,7 +8,6 @@ mod control;
 pub(crate) mod crew;
 mod instance;
 pub mod life;
-mod listener;
 pub(crate) mod listener;
 mod pauses;
 pub mod protocol;
