@@ -116,7 +116,7 @@ fn daemon(args: &Args) -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     boot::folders(&config)?;
     let _instance = boot::only_instance(&config.state_dir)?;
-    boot::sweep(&config.apps_dir);
+    boot::sweep(&config);
     let keyring = Keyring::open(&config.state_dir.join("identity"))?;
     let db = Db::open(&config.state_dir.join("agent.db"))?;
     tokio::runtime::Builder::new_multi_thread()

@@ -151,3 +151,81 @@ async fn of_two_operators_the_second_is_told_who_is_first_or_waits() {
     assert_eq!(first.state, State::Deployed, "{:?}", first.error);
     assert_eq!((second.state, second.previous), (State::Deployed, Some(one.release)), "{:?}", second.error);
 }
+
+/// The agent's record takes nothing more of a deployment once `step` was begun, as on a full disk.
+fn fill_up(agent: &Agent, step: &str) {
+    let db = rusqlite::Connection::open(agent.folder.join("agent.db")).unwrap();
+    db.execute_batch(&format!(
+        "CREATE TRIGGER full_steps BEFORE INSERT ON steps
+            WHEN EXISTS (SELECT 1 FROM steps WHERE deployment = NEW.deployment AND step = '{step}')
+            BEGIN SELECT RAISE(ABORT, 'disk is full'); END;
+         CREATE TRIGGER full_end BEFORE UPDATE ON deployments BEGIN SELECT RAISE(ABORT, 'disk is full'); END;"
+    ))
+    .unwrap();
+}
+
+fn make_room(agent: &Agent) {
+    let db = rusqlite::Connection::open(agent.folder.join("agent.db")).unwrap();
+    db.execute_batch("DROP TRIGGER full_steps; DROP TRIGGER full_end;").unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_be_put_on_record_is_undone_and_settled_before_anything_else() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let reload = || Command::Reload(Release { app: "blog".parse().unwrap(), wait: 60 });
+    assert_eq!(deploys(&agent, &json!({}), "1.0").await.state, State::Deployed);
+    let before = picture(&agent);
+
+    fill_up(&agent, "preflight");
+    let outcome = deploys(&agent, &json!({}), "2.0").await;
+    assert_eq!(outcome.state, State::RolledBack);
+    let error = outcome.error.unwrap();
+    assert!(error.message.contains("disk is full") && error.hint.contains("state_dir"), "{error:?}");
+    assert_eq!(picture(&agent), before);
+    let refused = agent.end(reload()).await;
+    assert_eq!(refused.state, State::Refused);
+    assert!(refused.error.unwrap().message.contains("cannot be put on record"));
+    make_room(&agent);
+    assert_eq!(agent.end(reload()).await.state, State::Ok);
+    assert_eq!(history(&agent).await[1]["state"], "rolled_back");
+
+    // Past the health check nothing is undone for it.
+    fill_up(&agent, "retire");
+    let outcome = deploys(&agent, &json!({}), "2.0").await;
+    assert_eq!(outcome.state, State::Deployed, "{:?}", outcome.error);
+    make_room(&agent);
+    let next = bed.again(&agent);
+    next.router.resume().await.unwrap();
+    assert_eq!(next.end(reload()).await.release, outcome.release);
+    assert_eq!(history(&next).await[1]["state"], "deployed");
+    assert!(next.host.records.unfinished().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_was_written_after_a_held_switch_that_fails_is_kept() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let write = |n: u32, code: u32| {
+        python(&format!(
+            "import sqlite3; d = sqlite3.connect('db.sqlite3'); d.execute('create table if not exists t (x)'); \
+             d.execute('insert into t values ({n})'); d.commit(); raise SystemExit({code})"
+        ))
+    };
+    let sum = |path: &Path| -> u32 {
+        let db = rusqlite::Connection::open(path).unwrap();
+        db.query_row("select sum(x) from t", [], |row| row.get(0)).unwrap()
+    };
+    let held = |hooks: Value| json!({ "switch": "held", "hooks": hooks });
+    let first = deploys(&agent, &held(json!({ "migrate": write(1, 0) })), "1.0").await;
+    assert_eq!(first.state, State::Deployed, "{:?}", first.error);
+    // What the last hook writes stands for a request that was answered.
+    let hooks = json!({ "migrate": write(10, 0), "after": write(100, 3) });
+    let outcome = deploys(&agent, &held(hooks), "2.0").await;
+    assert_eq!(outcome.state, State::RolledBack, "{:?}", outcome.error);
+    let id = outcome.id.unwrap();
+    assert!(outcome.comment.contains(&format!("*.replaced-{id}")), "{}", outcome.comment);
+    let data = agent.paths().data();
+    assert_eq!(sum(&data.join("db.sqlite3")), 1);
+    assert_eq!(sum(&data.join(format!("db.sqlite3.replaced-{id}"))), 111);
+}

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,8 @@ pub(crate) struct Context {
     /// The whole environment that the release will see; empty when a restarted agent goes on.
     pub(crate) env: Env,
     pub(crate) channel: Arc<Channel>,
+    /// Whether workers of the release may have served, and so written to the databases.
+    pub(crate) served: AtomicBool,
 }
 
 impl Context {
@@ -83,12 +88,18 @@ impl Context {
         let paths = host.paths(&work.spec.app);
         let account = host.account(&work.spec)?;
         let runtime = host.runtime(work.spec.runtime)?;
-        Ok(Self { host, work, paths, account, runtime, env, channel })
+        let served = AtomicBool::new(false);
+        Ok(Self { host, work, paths, account, runtime, env, channel, served })
     }
 
     /// Whether requests are held while the databases change.
     pub(crate) fn is_held(&self) -> bool {
         self.work.kind == Kind::Held.name()
+    }
+
+    /// Whether databases that are put back may hold what was written, and answered for, since the switch.
+    pub(crate) fn has_written(&self) -> bool {
+        self.is_held() && self.will(Step::Migrate) && self.served.load(Ordering::Relaxed)
     }
 
     /// Whether the plan has this step.

@@ -1,6 +1,9 @@
 //! Deployments that an agent which was killed has left: finished where the release had proven itself, else undone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use flipside_api::{Code, Failure, Outcome, State};
 
@@ -59,6 +62,7 @@ async fn resume(host: &Arc<Host>, left: Unfinished, channel: &Arc<Channel>) -> R
         .map_or_else(|| "before its first step".to_owned(), |step| format!("in the step {step}"));
     let mut failure = left.failure.map(|message| Failure::new(Code::Interrupted, message));
     let ctx = Context::new(Arc::clone(host), work, Env::new(), Arc::clone(channel))?;
+    ctx.served.store(left.events.contains(&Event::Started(Step::Switch)), Ordering::Relaxed);
     end_left(left.begin.id.clone()).await;
     let goes_on = state.is_past_return() || !matches!(state.todo(), Next::Do(_));
     let mut journal = Journal::new(Arc::clone(&host.records), left.begin.id, state);

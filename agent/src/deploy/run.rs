@@ -1,6 +1,6 @@
 //! Takes the steps of a deployment, or takes them back.
 
-use std::panic::AssertUnwindSafe;
+use std::{panic::AssertUnwindSafe, sync::atomic::Ordering};
 
 use flipside_api::{Code, Failure, Outcome, State, StepReport};
 use futures_util::FutureExt;
@@ -63,6 +63,9 @@ async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut 
     if let Err(failure) = note(journal, Event::Started(step), "").await {
         report.failure = Some(failure);
         return journal.note_anyway(Event::Interrupted, "").await;
+    }
+    if step == Step::Switch {
+        ctx.served.store(true, Ordering::Relaxed);
     }
     ctx.say(step.name(), "started", "", 0);
     let begun = Instant::now();
@@ -163,12 +166,15 @@ fn outcome(ctx: &Context, end: Next, report: Report) -> Outcome {
         _ => Outcome::bad(State::RolledBack, failure),
     };
     let deployed = end == Next::Deployed;
+    let kept =
+        format!("; what was written since the switch is kept beside the databases as *.replaced-{}", work.id);
+    let undone = format!("all is as it was before{}", if ctx.has_written() { kept.as_str() } else { "" });
     Outcome {
         release: if deployed { Some(work.release.clone()) } else { work.previous.clone() },
         previous: work.previous.clone(),
         id: Some(work.id.clone()),
         steps: report.steps,
-        comment: if deployed { base.comment.clone() } else { "all is as it was before".to_owned() },
+        comment: if deployed { base.comment.clone() } else { undone },
         ..base
     }
 }

@@ -24,9 +24,9 @@ pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
     mark::sqlite(ctx, "unswap", &folder(ctx)?).await.map(drop)
 }
 
-/// Removes replaced databases beyond those kept, where this deployment has added some.
+/// Removes replaced databases beyond those kept, where a deployment such as this adds some.
 pub(super) async fn prune(ctx: &Context) -> Result<(), Failure> {
-    if ctx.will(Step::Data) {
+    if ctx.will(Step::Data) || ctx.is_held() {
         mark::sqlite(ctx, "prune", &folder(ctx)?).await?;
     }
     Ok(())

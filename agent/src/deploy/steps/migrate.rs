@@ -1,5 +1,6 @@
-//! Changes the databases. Where requests were held meanwhile, nobody has written since the mark, so a failure puts
-//! the databases back; otherwise what was migrated stays, and the old code goes on with it.
+//! Changes the databases. Where requests were held meanwhile, nobody has written since the mark until the switch, so
+//! a failure puts the databases back, and keeps what they held where the switch was begun; otherwise what was
+//! migrated stays, and the old code goes on with it.
 
 use flipside_api::Failure;
 
@@ -22,7 +23,8 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
 pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
     let mark = mark::folder(ctx);
     if ctx.is_held() && mark.is_dir() {
-        mark::sqlite(ctx, "unmark", &mark).await?;
+        let way = if ctx.has_written() { "swap" } else { "unmark" };
+        mark::sqlite(ctx, way, &mark).await?;
     }
     Ok(())
 }
