@@ -43,8 +43,8 @@ fmt: ## formats Rust and Python
 bench: ## figures beside those of a peer, measured in one run; NAME=... one of them
 	@$(TESTBED) tests/bench/run.py $(NAME)
 
-walk: ## kills the agent at every moment of every step, under load; KILLS=100 at so many random times instead
-	@$(TESTBED) tests/walk.py $(if $(KILLS),--random $(KILLS)) $(if $(TWICE),--twice) $(WAYS)
+walk: ## kills the agent at every moment of every step, under load; KILLS=100 at so many random times, FULL=1 full disks, HARM=1 other victims
+	@$(TESTBED) tests/walk.py $(if $(KILLS),--random $(KILLS)) $(if $(FULL),--full-disk) $(if $(HARM),--harm) $(if $(TWICE),--twice) $(WAYS)
 
 package: ## the two programs as a release build, stripped
 	cargo build --release --workspace --bins --locked

@@ -9,22 +9,24 @@ is there.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flipside_testbed import web
 from flipside_testbed.blog import Blog
-from flipside_testbed.processes import alive, wait_for
+from flipside_testbed.processes import alive, every_process, wait_for
 from flipside_testbed.salted import clean_environment
 from flipside_testbed.tools import PYTHON
-from flipside_testbed.traffic import Traffic, traffic
+from flipside_testbed.traffic import EVERYTHING, Traffic, traffic
 
 MOMENTS = ("before", "during", "after")
 TRUE = [["true"]]
@@ -166,12 +168,9 @@ class Walk:
         Returns the release that the app has settled on.
         """
         before = self.host.current("blog")
-        self.host.agent.kill()
-        begun = self.log.stat().st_size
-        self.host.start_agent(fault=f"{step}:hang:{moment}")
-        with self.load(way) as load:
+        with self.faulty(f"{step}:hang:{moment}") as injected, self.load(way) as load:
             asked = self.begin(way)
-            wait_for(f"{way.name} at {step} {moment}", lambda: self._injected(begun, asked), 120)
+            wait_for(f"{way.name} at {step} {moment}", lambda: injected(asked), 120)
             self.host.agent.kill()
             asked.communicate(timeout=60)
             time.sleep(pause)
@@ -182,20 +181,15 @@ class Walk:
         self.holds(way, settled, load)
         return settled
 
-    def kill_after(self, way: Way, seconds: float, again: float | None, pause: float) -> tuple[str, float]:
+    def kill_after(self, way: Way, seconds: float, again: float | None, pause: float) -> str:
         """Kills the agent so long after the way was begun, and the next one so long after its start.
 
-        Returns the release that the app has settled on, and how long the way had taken, as far as it got.
+        Returns the release that the app has settled on.
         """
         before, known = self.host.current("blog"), self.last()["id"]
         with self.load(way) as load:
-            begun = time.monotonic()
             asked = self.begin(way)
-            try:
-                asked.wait(seconds)
-            except subprocess.TimeoutExpired:
-                pass
-            whole = time.monotonic() - begun
+            time.sleep(seconds)
             self.host.agent.kill()
             asked.communicate(timeout=60)
             time.sleep(pause)
@@ -206,32 +200,109 @@ class Walk:
             self.host.start_agent()
             settled = self.ended(way, before, known)
         self.holds(way, settled, load)
-        return settled, whole
+        return settled
 
     def _start_unseen(self, fault: str = "") -> int:
         env = clean_environment() | ({"FLIPSIDE_FAULT": fault} if fault else {})
         argv = [str(self.host.root / "bin/flipside-agent"), "--config", str(self.host.config)]
         return self.host.agent.start(argv, self.log, env=env)
 
-    def _injected(self, begun: int, asked: subprocess.Popen[str]) -> bool:
-        if b"FaultInjected" in self.log.read_bytes()[begun:]:
-            return True
-        if asked.poll() is not None:
-            raise AssertionError(f"it never got there: {asked.communicate()[0]}")
-        return False
+    @contextmanager
+    def faulty(self, fault: str) -> Iterator[Callable[[subprocess.Popen[str]], bool]]:
+        """An agent with a fault; gives what tells whether it was met. A failure leaves a sound one behind."""
+        self.host.agent.kill()
+        begun = self.log.stat().st_size
+        self.host.start_agent(fault=fault)
+
+        def injected(asked: subprocess.Popen[str]) -> bool:
+            if b"FaultInjected" in self.log.read_bytes()[begun:]:
+                return True
+            if asked.poll() is not None:
+                raise AssertionError(f"it never got there: {asked.communicate()[0]}")
+            return False
+
+        try:
+            yield injected
+        except BaseException:
+            self.host.agent.kill()
+            self.host.start_agent()
+            raise
 
     def _die_again(self, fault: str) -> None:
         pid = self._start_unseen(fault)
         wait_for(f"the agent to die at {fault}", lambda: not alive(pid), 120)
         self.host.agent.forget()
 
+    def harm_at(self, way: Way, step: str, victim: str) -> str:
+        """Kills another process than the agent in the middle of a step: a worker, uWSGI's master, the holder
+        or the follower. The deploy ends by itself, and the app is served again; what the victim had in hand
+        is lost, but nothing that was acknowledged.
+
+        Returns the release that the app has settled on.
+        """
+        before = self.host.current("blog")
+        with self.faulty(f"{step}:pause:during") as injected, self.load(way) as load:
+            asked = self.begin(way)
+            wait_for(f"{way.name} at {step}", lambda: injected(asked), 120)
+            os.kill(self._pid_of(victim), signal.SIGKILL)
+            os.kill(self.host.agent.pid() or 0, signal.SIGUSR1)
+            out, _ = asked.communicate(timeout=300)
+            said = json.loads(out.strip().splitlines()[-1])
+            assert said["state"] in ("deployed", "rolled_back"), said
+            settled = way.target if said["state"] == "deployed" else (before or "")
+            wait_for(f"all of {settled} to serve", lambda: self._serves(settled), 90, every=0.2)
+        self.holds(way, settled, load, harmed=True)
+        return settled
+
+    def _serves(self, release: str) -> bool:
+        workers = self._cli("status", "blog")["data"]["apps"]["blog"]["workers"]
+        return len(workers) == 2 and all(one["accepting"] and one["release"] == release for one in workers)
+
+    def _pid_of(self, victim: str) -> int:
+        everyone = {stat.pid: stat for stat in every_process()}
+        if victim == "follower":
+            ours = f"{self.host.root}/bin/flipside-agent\0follow\0--app\0blog"
+            names = {pid: Path(f"/proc/{pid}/cmdline") for pid in everyone}
+            return next(
+                pid for pid, file in names.items() if file.exists() and file.read_text().startswith(ours)
+            )
+        worker = self._cli("status", "blog")["data"]["apps"]["blog"]["workers"][0]["pid"]
+        master = everyone[worker].parent
+        return {"worker": worker, "master": master, "holder": everyone[master].parent}[victim]
+
+    def fill_at(self, way: Way, step: str, folder: Path) -> str:
+        """Has the file system of `folder` full from the beginning of a step to the end of the way.
+
+        Returns the release that the app has settled on, which it did while the disk was full.
+        """
+        before = self.host.current("blog")
+        with self.faulty(f"{step}:pause:before") as injected, self.load(way, ("--get", "/healthz")) as load:
+            asked = self.begin(way)
+            wait_for(f"{way.name} at {step}", lambda: injected(asked), 120)
+            with full(folder):
+                os.kill(self.host.agent.pid() or 0, signal.SIGUSR1)
+                out, _ = asked.communicate(timeout=180)
+                said = json.loads(out.strip().splitlines()[-1])
+                assert said["state"] in ("deployed", "rolled_back"), said
+                if said["state"] == "rolled_back":
+                    text = json.dumps(said["error"]).lower()
+                    assert "no space left" in text or "is full" in text, said["error"]
+                settled = way.target if said["state"] == "deployed" else (before or "")
+                assert web.versions(self.host, "blog") == {settled}
+        # What could not be put on record is, before anything else is done.
+        assert self._cli("reload", "blog")["release"] == settled
+        history = self._cli("history", "blog", "-n", "2")["data"]
+        assert [entry["state"] for entry in history] == ["ok", said["state"]], history
+        self.holds(way, settled, load)
+        return settled
+
     @contextmanager
-    def load(self, way: Way) -> Iterator[Traffic]:
+    def load(self, way: Way, requests: tuple[str, ...] = EVERYTHING) -> Iterator[Traffic]:
         """Reads, writes and uploads while a block runs; none where the app is not there yet."""
         if way.source is None:
             yield Traffic()
             return
-        with traffic(self.host.port, "blog.localhost", self._keep / "load", rate=40) as load:
+        with traffic(self.host.port, "blog.localhost", self._keep / "load", requests, rate=40) as load:
             time.sleep(0.7)  # It is under way before anything else is.
             yield load
             time.sleep(0.3)
@@ -256,8 +327,9 @@ class Walk:
         assert last["state"] in ("deployed", "rolled_back"), last
         return way.target if last["state"] == "deployed" else (before or "")
 
-    def holds(self, way: Way, settled: str, load: Traffic) -> None:
-        """Every sign names that release, no request failed, and every acknowledged write is there."""
+    def holds(self, way: Way, settled: str, load: Traffic, harmed: bool = False) -> None:
+        """Every sign names that release, no request failed unless its server was killed, and every
+        acknowledged write is there."""
         assert (self.host.current("blog") or "") == settled
         said = self._cli("releases", "blog", check=False)
         if not settled:
@@ -271,7 +343,7 @@ class Walk:
         assert fine == "ok", fine
         if not load.figures:
             return
-        assert load.figures["requests"] > 5 and load.figures["failed"] == 0, load.figures
+        assert load.figures["requests"] > 5 and (harmed or load.figures["failed"] == 0), load.figures
         kept = set(posts)
         if (
             way.name == "with-data"
@@ -293,3 +365,18 @@ class Walk:
         )  # fmt: skip
         fine, posts = json.loads(done.stdout)
         return fine, posts
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Takes all room of a file system while a block runs."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as out:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):
+                    while out.write(bytes(size)):
+                        pass
+        yield
+    finally:
+        filler.unlink(missing_ok=True)
