@@ -49,8 +49,8 @@ fmt: ## formats Rust and Python
 bench: ## figures beside those of a peer, measured in one run; NAME=... one of them
 	@$(TESTBED) tests/bench/run.py $(NAME)
 
-walk: ## kills the agent at every moment of every step, under load; KILLS=100 at so many random times, FULL=1 full disks
-	@$(TESTBED) tests/walk.py $(if $(KILLS),--random $(KILLS)) $(if $(FULL),--full-disk) $(if $(TWICE),--twice) $(WAYS)
+walk: ## kills the agent at every moment of every step, under load; KILLS=100 at so many random times, FULL=1 full disks, HARM=1 other victims
+	@$(TESTBED) tests/walk.py $(if $(KILLS),--random $(KILLS)) $(if $(FULL),--full-disk) $(if $(HARM),--harm) $(if $(TWICE),--twice) $(WAYS)
 
 fuzz: ## explores what peers may send, guided by coverage; NAME=bus or api, SECONDS=60
 	@host="$$(rustc -vV | sed -n 's/^host: //p')" && name="$(or $(NAME),bus)" && \

@@ -50,6 +50,17 @@ def pause(step: str, moment: str) -> float:
     return 2.0 if (len(step) + MOMENTS.index(moment)) % 3 == 0 else 0
 
 
+def harmed(walk: Walk) -> Iterator[tuple[str, str]]:
+    """Other processes killed in the middle of a deploy."""
+    for name, step in (("hot", "migrate"), ("hot", "switch"), ("cold", "switch"), ("held", "migrate")):
+        way = walk.ways()[name]
+        for victim in ("worker", "master", "holder", "follower"):
+            if name == "held" and victim != "follower":
+                continue  # There are no workers then.
+            walk.prepare(way)
+            yield f"{victim} killed in {step} of {name}", walk.harm_at(way, step, victim)
+
+
 def full_disk(walk: Walk) -> Iterator[tuple[str, str]]:
     """The disk of the apps, then that of the agent's state, full from each step on."""
     way = walk.ways()["hot"]
@@ -78,20 +89,29 @@ def anywhen(walk: Walk, count: int, seed: int) -> Iterator[tuple[str, str]]:
     """Killed at random times of deploys there and back; a third of the time the next agent is killed, too."""
     dice = random.Random(seed)
     ways = walk.ways()
-    # How long each takes: longer than it seems where it was cut short, and measured where it was not.
-    usual: dict[str, float] = {}
+    usual = {name: measured(walk, ways[name]) for name in ("hot", "cold", "held", "rollback")}
     for number in range(count):
         there = ways[dice.choice(["hot", "hot", "cold", "held"])]
         away = walk.host.current("blog") == there.target
-        way = Way("back", ("rollback", "blog", walk.v1), walk.v2, walk.v1) if away else there
-        if not away and dice.random() < 0.4:
+        way = Way("rollback", ("rollback", "blog", walk.v1), walk.v2, walk.v1) if away else there
+        fresh = not away and dice.random() < 0.4
+        if fresh:
             walk.forget(there.target)
-        after = dice.random() * 1.2 * usual.setdefault(way.name, 6.0)
+        after = dice.random() * 1.15 * usual["hot" if fresh else way.name]
         again = dice.random() * 2 if dice.random() < 0.3 else None
-        settled, took = walk.kill_after(way, after, again, pause=dice.choice([0, 0, 1.5]))
-        known = usual[way.name]
-        usual[way.name] = known * 1.05 if took is None else (known + took) / 2
+        settled = walk.kill_after(way, after, again, pause=dice.choice([0, 0, 1.5]))
         yield f"{number + 1:3} {way.name} after {after:.2f} s, again after {again or 0:.2f} s", settled
+
+
+def measured(walk: Walk, way: Way) -> float:
+    """How long a way takes here where nobody is killed: the hot one with a release to build."""
+    walk.prepare(way)
+    begun = time.monotonic()
+    with walk.load(way):
+        out, _ = walk.begin(way).communicate(timeout=300)
+    if '"deployed"' not in out:
+        raise RuntimeError(out)
+    return time.monotonic() - begun
 
 
 def main() -> int:
@@ -100,6 +120,7 @@ def main() -> int:
     parser.add_argument("--random", type=int, default=0, metavar="N", help="N kills at random times")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--full-disk", action="store_true", help="no kills, but disks that are full (root)")
+    parser.add_argument("--harm", action="store_true", help="kill what the agent works with instead")
     parser.add_argument("--twice", action="store_true", help="kill the agent that ends it, too")
     parser.add_argument("ways", nargs="*", help="such as hot, held, first; all when none is named")
     args = parser.parse_args()
@@ -114,6 +135,8 @@ def main() -> int:
             print(f"seed {args.seed}" if args.random else "every step", flush=True)
             if args.full_disk:
                 walked = full_disk(walk)
+            elif args.harm:
+                walked = harmed(walk)
             elif args.random:
                 walked = anywhen(walk, args.random, args.seed)
             else:

@@ -23,7 +23,7 @@ from typing import Any
 
 from flipside_testbed import web
 from flipside_testbed.blog import Blog
-from flipside_testbed.processes import alive, wait_for
+from flipside_testbed.processes import alive, every_process, wait_for
 from flipside_testbed.salted import clean_environment
 from flipside_testbed.tools import PYTHON
 from flipside_testbed.traffic import EVERYTHING, Traffic, traffic
@@ -80,7 +80,7 @@ class Walk:
         back = ("rollback", "blog", self.v1)
         return deploys | {
             "rollback": Way("rollback", back, self.v2, self.v1),
-            "with-data": Way("with-data", (*back, "--with-data", "--yes"), self.v2, self.v1),
+            "with-data": Way("with-data", (*back, "--with-data"), self.v2, self.v1),
             "env": Way("env", ("env", "apply", "blog", "--file", "-"), self.v1, self.v1),
         }
 
@@ -181,21 +181,15 @@ class Walk:
         self.holds(way, settled, load)
         return settled
 
-    def kill_after(
-        self, way: Way, seconds: float, again: float | None, pause: float
-    ) -> tuple[str, float | None]:
+    def kill_after(self, way: Way, seconds: float, again: float | None, pause: float) -> str:
         """Kills the agent so long after the way was begun, and the next one so long after its start.
 
-        Returns the release that the app has settled on, and how long the way took if it had ended by then.
+        Returns the release that the app has settled on.
         """
         before, known = self.host.current("blog"), self.last()["id"]
         with self.load(way) as load:
-            begun, took = time.monotonic(), None
             asked = self.begin(way)
-            with suppress(subprocess.TimeoutExpired):
-                asked.wait(seconds)
-                took = time.monotonic() - begun
-                time.sleep(max(0, seconds - took))
+            time.sleep(seconds)
             self.host.agent.kill()
             asked.communicate(timeout=60)
             time.sleep(pause)
@@ -206,7 +200,7 @@ class Walk:
             self.host.start_agent()
             settled = self.ended(way, before, known)
         self.holds(way, settled, load)
-        return settled, took
+        return settled
 
     def _start_unseen(self, fault: str = "") -> int:
         env = clean_environment() | ({"FLIPSIDE_FAULT": fault} if fault else {})
@@ -238,6 +232,43 @@ class Walk:
         pid = self._start_unseen(fault)
         wait_for(f"the agent to die at {fault}", lambda: not alive(pid), 120)
         self.host.agent.forget()
+
+    def harm_at(self, way: Way, step: str, victim: str) -> str:
+        """Kills another process than the agent in the middle of a step: a worker, uWSGI's master, the holder
+        or the follower. The deploy ends by itself, and the app is served again; what the victim had in hand
+        is lost, but nothing that was acknowledged.
+
+        Returns the release that the app has settled on.
+        """
+        before = self.host.current("blog")
+        with self.faulty(f"{step}:pause:during") as injected, self.load(way) as load:
+            asked = self.begin(way)
+            wait_for(f"{way.name} at {step}", lambda: injected(asked), 120)
+            os.kill(self._pid_of(victim), signal.SIGKILL)
+            os.kill(self.host.agent.pid() or 0, signal.SIGUSR1)
+            out, _ = asked.communicate(timeout=300)
+            said = json.loads(out.strip().splitlines()[-1])
+            assert said["state"] in ("deployed", "rolled_back"), said
+            settled = way.target if said["state"] == "deployed" else (before or "")
+            wait_for(f"all of {settled} to serve", lambda: self._serves(settled), 90, every=0.2)
+        self.holds(way, settled, load, harmed=True)
+        return settled
+
+    def _serves(self, release: str) -> bool:
+        workers = self._cli("status", "blog")["data"]["apps"]["blog"]["workers"]
+        return len(workers) == 2 and all(one["accepting"] and one["release"] == release for one in workers)
+
+    def _pid_of(self, victim: str) -> int:
+        everyone = {stat.pid: stat for stat in every_process()}
+        if victim == "follower":
+            ours = f"{self.host.root}/bin/flipside-agent\0follow\0--app\0blog"
+            names = {pid: Path(f"/proc/{pid}/cmdline") for pid in everyone}
+            return next(
+                pid for pid, file in names.items() if file.exists() and file.read_text().startswith(ours)
+            )
+        worker = self._cli("status", "blog")["data"]["apps"]["blog"]["workers"][0]["pid"]
+        master = everyone[worker].parent
+        return {"worker": worker, "master": master, "holder": everyone[master].parent}[victim]
 
     def fill_at(self, way: Way, step: str, folder: Path) -> str:
         """Has the file system of `folder` full from the beginning of a step to the end of the way.
@@ -296,8 +327,9 @@ class Walk:
         assert last["state"] in ("deployed", "rolled_back"), last
         return way.target if last["state"] == "deployed" else (before or "")
 
-    def holds(self, way: Way, settled: str, load: Traffic) -> None:
-        """Every sign names that release, no request failed, and every acknowledged write is there."""
+    def holds(self, way: Way, settled: str, load: Traffic, harmed: bool = False) -> None:
+        """Every sign names that release, no request failed unless its server was killed, and every
+        acknowledged write is there."""
         assert (self.host.current("blog") or "") == settled
         said = self._cli("releases", "blog", check=False)
         if not settled:
@@ -311,7 +343,7 @@ class Walk:
         assert fine == "ok", fine
         if not load.figures:
             return
-        assert load.figures["requests"] > 5 and load.figures["failed"] == 0, load.figures
+        assert load.figures["requests"] > 5 and (harmed or load.figures["failed"] == 0), load.figures
         kept = set(posts)
         if (
             way.name == "with-data"

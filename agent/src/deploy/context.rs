@@ -138,6 +138,11 @@ impl Context {
         self.is_held() && self.will(Step::Migrate) && self.served.load(Ordering::Relaxed)
     }
 
+    /// Whether databases that are put back may hold what was written, and answered for, since the switch.
+    pub(crate) fn has_written(&self) -> bool {
+        self.is_held() && self.will(Step::Migrate) && self.served.load(Ordering::Relaxed)
+    }
+
     /// Whether the plan has this step.
     pub(crate) fn will(&self, step: Step) -> bool {
         self.work.steps.iter().any(|name| name == step.name())
