@@ -1,7 +1,7 @@
 //! The seam to what the agent must not forget. `db` is the adapter behind it.
 
 use async_trait::async_trait;
-use flipside_api::{AppName, Code, Failure, Outcome};
+use flipside_api::{AppName, Code, Failure, Outcome, ReleaseId};
 
 use crate::app::{
     deployment::Event,
@@ -34,8 +34,12 @@ pub trait Records: Send + Sync {
     async fn kept(&self, name: &AppName, key: &'static str) -> Result<Option<Vec<u8>>, RecordError>;
     /// Keeps `value` unless something is kept there already; returns what is kept.
     async fn keep(&self, name: &AppName, key: &'static str, value: Vec<u8>) -> Result<Vec<u8>, RecordError>;
+    /// The environment, sealed, that a release was last deployed with, where it is kept still.
+    async fn env_of(&self, name: &AppName, release: &ReleaseId) -> Result<Option<Vec<u8>>, RecordError>;
     /// Something begins.
     async fn begin(&self, begin: Begin) -> Result<(), RecordError>;
+    /// What a restarted agent needs to finish or undo it is other than it was when it began.
+    async fn revise(&self, id: &str, work: String) -> Result<(), RecordError>;
     /// An event of its journal.
     async fn record(&self, id: &str, event: Event, at: i64, message: String) -> Result<(), RecordError>;
     /// It ends: in one transaction with what the app is now, and the answer to whoever asks again.

@@ -38,6 +38,9 @@ impl AppSpec {
         if self.start_timeout == 0 {
             refuse("options.start_timeout", "must be at least a second");
         }
+        if self.maintenance_after > 86_400 {
+            refuse("options.maintenance_after", "must be between 0 and 86400 seconds");
+        }
         if self.wsgi.as_deref().is_some_and(|entry| !is_entry(entry)) {
             refuse("options.wsgi", "must be module:attribute");
         }

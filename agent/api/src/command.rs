@@ -245,9 +245,15 @@ pub struct Rollback {
     /// Also put the databases back to the mark that the deploy set.
     #[serde(default)]
     pub with_data: bool,
+    /// Take the environment that the release was last deployed with, and not today's.
+    #[serde(default)]
+    pub with_env: bool,
     /// Only say what would be done.
     #[serde(default)]
     pub test: bool,
+    /// Risks that the operator accepts by name; `data` allows the loss of what was written since the mark.
+    #[serde(default)]
+    pub allow: Vec<String>,
 }
 
 /// The history of an app.

@@ -8,6 +8,7 @@
 mod check;
 pub mod codec;
 mod command;
+pub mod migrations;
 mod names;
 mod outcome;
 mod spec;
@@ -16,6 +17,7 @@ pub use command::{
     Backup, Command, Deploy, History, Logs, Metric, Package, Redeploy, Release, Request, Restore, Rollback,
     Run, Who,
 };
+pub use migrations::{Migrated, Migration, Migrations, Operation};
 pub use names::{AppName, NameError, ReleaseId, Tag};
 pub use outcome::{Code, Failure, Outcome, Progress, Reply, State, StepReport};
 pub use spec::{

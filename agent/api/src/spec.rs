@@ -74,6 +74,9 @@ pub struct AppSpec {
     /// How a new release takes over.
     #[serde(default)]
     pub switch: Switch,
+    /// Seconds that requests wait at a held switch before the maintenance page answers instead.
+    #[serde(default = "five")]
+    pub maintenance_after: u32,
     /// Commands around a deploy; a release's manifest may replace any of the lists.
     #[serde(default)]
     pub hooks: Hooks,
@@ -108,6 +111,9 @@ fn two() -> u16 {
 }
 fn sixty() -> u32 {
     60
+}
+fn five() -> u32 {
+    5
 }
 fn yes() -> bool {
     true

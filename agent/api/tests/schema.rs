@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use flipside_api::{Reply, Request};
+use flipside_api::{Migrations, Reply, Request};
 
 #[test]
 fn the_schema_is_that_of_the_types() {
@@ -10,6 +10,7 @@ fn the_schema_is_that_of_the_types() {
         "v": flipside_api::VERSION,
         "request": schemars::schema_for!(Request),
         "reply": schemars::schema_for!(Reply),
+        "migrations": schemars::schema_for!(Migrations),
     });
     let now = serde_json::to_string_pretty(&now).unwrap() + "\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema.json");

@@ -21,6 +21,8 @@ pub enum Step {
     Prepare,
     /// Import the release in a process of its own, then the `check` hooks.
     Preflight,
+    /// Compare the release's migrations with the databases: the gate of the destructive ones.
+    Schema,
     /// Collect static files.
     Static,
     /// End the old workers; requests wait in the listener.
@@ -43,13 +45,14 @@ pub enum Step {
 
 impl Step {
     /// All of them, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Fetch,
         Self::Env,
         Self::Venv,
         Self::Mark,
         Self::Prepare,
         Self::Preflight,
+        Self::Schema,
         Self::Static,
         Self::Hold,
         Self::Data,
@@ -70,6 +73,7 @@ impl Step {
             Self::Mark => "mark",
             Self::Prepare => "prepare",
             Self::Preflight => "preflight",
+            Self::Schema => "schema",
             Self::Static => "static",
             Self::Hold => "hold",
             Self::Data => "data",

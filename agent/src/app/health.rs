@@ -30,6 +30,11 @@ pub fn complaint(expected: &Health, answer: &Answer) -> Option<String> {
     (!found).then(|| format!("answered {status}{to}, and the body does not hold {text:?}"))
 }
 
+/// Whether a status comes from the app itself, and not from a server that has no answer of it (yet).
+pub fn is_definite(status: u16) -> bool {
+    !matches!(status, 502..=504)
+}
+
 /// Whether the answer only sends a browser to the same page over https.
 pub fn leads_to_https(expected: &Health, answer: &Answer, host: &str) -> bool {
     let to = answer.location.as_deref().and_then(|to| to.strip_prefix("https://"));

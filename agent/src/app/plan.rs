@@ -2,7 +2,7 @@
 //!
 //! The plan is a value: `test=True` prints it, the engine follows it, and tests compare it.
 
-use flipside_api::{AppSpec, Hooks, ReleaseId, Switch};
+use flipside_api::{AppSpec, Hook, Hooks, ReleaseId, Switch};
 
 use super::deployment::Step;
 
@@ -68,6 +68,8 @@ pub struct Facts {
     pub installed: bool,
     /// Whether the hooks of the first deploy were run.
     pub once_done: bool,
+    /// Whether a migration that waits is destructive; `None` where the step `schema` will find out.
+    pub destructive: Option<bool>,
 }
 
 /// What is wanted.
@@ -85,6 +87,8 @@ pub struct Wanted {
     pub options: String,
     /// Whether a fresh instance is asked for in any case.
     pub cold: bool,
+    /// Whether migrations may be destructive.
+    pub allow_destructive: bool,
 }
 
 /// What will be done.
@@ -168,6 +172,7 @@ fn differences(was: &AppSpec, will: &AppSpec) -> Vec<&'static str> {
         schedule,
         overlay,
         overlay_settings,
+        maintenance_after,
         release_header,
         backup,
         vhost,
@@ -186,6 +191,9 @@ fn kind(is: &Facts, wanted: &Wanted) -> (Kind, Option<String>) {
     if wanted.spec.switch == Switch::Held && wanted.intent != Intent::Env {
         return (Kind::Held, Some("held: the option switch says so".to_owned()));
     }
+    if migrates(wanted) && wanted.allow_destructive && is.destructive == Some(true) {
+        return (Kind::Held, Some("held: the old code cannot go on with what the migrations do".to_owned()));
+    }
     if wanted.cold {
         return cold("it was asked for");
     }
@@ -201,13 +209,23 @@ fn kind(is: &Facts, wanted: &Wanted) -> (Kind, Option<String>) {
     (Kind::Hot, Some("hot: only code or environment change".to_owned()))
 }
 
+fn has(list: Option<&Vec<Hook>>) -> bool {
+    list.is_some_and(|list| !list.is_empty())
+}
+
+fn migrates(wanted: &Wanted) -> bool {
+    wanted.intent == Intent::Deploy && has(wanted.hooks.migrate.as_ref())
+}
+
 fn steps(is: &Facts, wanted: &Wanted, kind: Kind) -> Vec<Step> {
-    let has = |list: &Option<Vec<flipside_api::Hook>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    let has = |list: &Option<Vec<Hook>>| has(list.as_ref());
     let deploy = wanted.intent == Intent::Deploy;
     let rewinds = wanted.intent == Intent::RollbackData;
     let code = wanted.intent != Intent::Env;
     let hooks = &wanted.hooks;
     let copied = wanted.spec.static_files.as_ref().is_some_and(|location| location.package.is_some());
+    // Whether requests are held is decided by the step `schema`, where it may be needed.
+    let may_hold = migrates(wanted) && wanted.allow_destructive && is.destructive.is_none() && is.listening;
     let touching = has(&hooks.check) || has(&hooks.r#static) || has(&hooks.migrate) || has(&hooks.once);
     Step::ALL
         .into_iter()
@@ -217,9 +235,10 @@ fn steps(is: &Facts, wanted: &Wanted, kind: Kind) -> Vec<Step> {
             Step::Env | Step::Preflight | Step::Switch | Step::Health => true,
             Step::Mark => deploy && touching && !wanted.spec.databases.is_empty(),
             Step::Static => code && (has(&hooks.r#static) || copied),
-            Step::Hold => kind == Kind::Held,
+            Step::Schema => !rewinds && code && has(&hooks.migrate),
+            Step::Hold => kind == Kind::Held || may_hold,
             Step::Data => rewinds,
-            Step::Migrate => deploy && has(&hooks.migrate),
+            Step::Migrate => migrates(wanted),
             Step::Once => deploy && has(&hooks.once) && !is.once_done,
             Step::After => code && has(&hooks.after),
             Step::Retire => deploy || rewinds,
@@ -250,6 +269,7 @@ mod tests {
             hooks,
             options: "o".into(),
             cold: false,
+            allow_destructive: false,
         }
     }
 
@@ -264,6 +284,7 @@ mod tests {
             options: Some("o".into()),
             installed: false,
             once_done: true,
+            destructive: None,
         }
     }
 
@@ -275,7 +296,7 @@ mod tests {
     fn new_code_is_switched_hot() {
         let plan = plan(&running(), &wanted());
         assert_eq!(plan.kind, Kind::Hot);
-        assert_eq!(names(&plan), "fetch env venv mark preflight static migrate switch health retire");
+        assert_eq!(names(&plan), "fetch env venv mark preflight schema static migrate switch health retire");
         assert!(plan.reasons[0].contains("the release changes from"), "{:?}", plan.reasons);
     }
 
@@ -305,6 +326,21 @@ mod tests {
     }
 
     #[test]
+    fn destructive_migrations_are_held_where_they_are_allowed() {
+        let allowed = Wanted { allow_destructive: true, ..wanted() };
+        for (destructive, kind, held) in
+            [(None, Kind::Hot, true), (Some(false), Kind::Hot, false), (Some(true), Kind::Held, true)]
+        {
+            let plan = plan(&Facts { destructive, ..running() }, &allowed);
+            assert_eq!((plan.kind, names(&plan).contains("static hold migrate")), (kind, held));
+        }
+        let is = Facts { destructive: Some(true), ..running() };
+        assert_eq!(plan(&is, &wanted()).kind, Kind::Hot, "the gate refuses it before it is switched");
+        let stopped = Facts { listening: false, ..is };
+        assert!(!names(&plan(&stopped, &allowed)).contains("hold"), "nothing runs that could be held");
+    }
+
+    #[test]
     fn what_a_reload_does_not_take_up_is_cold_and_says_why() {
         let mut more = wanted();
         more.options = "other".into();
@@ -330,7 +366,7 @@ mod tests {
     fn a_rollback_is_code_only() {
         let wanted = Wanted { intent: Intent::Rollback, ..wanted() };
         let plan = plan(&Facts { installed: true, ..running() }, &wanted);
-        assert_eq!(names(&plan), "env preflight static switch health");
+        assert_eq!(names(&plan), "env preflight schema static switch health");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The apps as they were last deployed, and what is made once for each.
 
-use flipside_api::AppName;
+use flipside_api::{AppName, ReleaseId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Db, DbError};
@@ -19,12 +19,33 @@ fn app((spec, env, release, stopped): Raw) -> Result<App, DbError> {
 }
 
 /// Writes the app as it is now; `spec` is its spec as JSON.
-pub(super) fn put(db: &Connection, app: &App, spec: &str) -> rusqlite::Result<usize> {
+pub(super) fn put(db: &Connection, app: &App, spec: &str) -> rusqlite::Result<()> {
+    let (name, release) = (app.spec.app.as_str(), app.release.as_str());
+    db.execute(
+        "INSERT INTO kept (app, name, value) VALUES (?1, ?2, ?3)
+         ON CONFLICT (app, name) DO UPDATE SET value = excluded.value",
+        params![name, env_key(release), app.env],
+    )?;
+    // Of releases that were long gone nothing is kept.
+    db.execute(
+        "DELETE FROM kept WHERE app = ?1 AND name LIKE 'env %' AND substr(name, 5) NOT IN
+            (SELECT release FROM deployments WHERE app = ?1 AND release IS NOT NULL ORDER BY seq DESC LIMIT ?2)",
+        params![name, ENVIRONMENTS],
+    )?;
     db.execute(
         "INSERT INTO apps (app, spec, env, release, stopped) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (app) DO UPDATE SET spec = ?2, env = ?3, release = ?4, stopped = ?5",
-        params![app.spec.app.as_str(), spec, app.env, app.release.as_str(), app.stopped],
+        params![name, spec, app.env, release, app.stopped],
     )
+    .map(drop)
+}
+
+/// Of how many of the newest deployments the environments are kept.
+const ENVIRONMENTS: u32 = 50;
+
+/// Under what name the environment of a release is kept.
+fn env_key(release: &str) -> String {
+    format!("env {release}")
 }
 
 impl Db {
@@ -77,9 +98,25 @@ impl Db {
     /// When the database fails.
     pub async fn forget_app(&self, name: &AppName) -> Result<(), DbError> {
         let name = name.to_string();
-        self.with("forget an app", move |db| db.execute("DELETE FROM apps WHERE app = ?1", [name]))
-            .await
-            .map(drop)
+        self.with("forget an app", move |db| {
+            db.execute("DELETE FROM kept WHERE app = ?1 AND name LIKE 'env %'", [&name])?;
+            db.execute("DELETE FROM apps WHERE app = ?1", [&name])
+        })
+        .await
+        .map(drop)
+    }
+
+    /// The environment that a release was last deployed with.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn env_of(&self, name: &AppName, release: &ReleaseId) -> Result<Option<Vec<u8>>, DbError> {
+        let (name, key) = (name.to_string(), env_key(release.as_str()));
+        self.with("read an environment", move |db| {
+            let query = "SELECT value FROM kept WHERE app = ?1 AND name = ?2";
+            db.query_row(query, [&name, &key], |row| row.get(0)).optional()
+        })
+        .await
     }
 
     /// What was kept for the app under `key`.

@@ -42,6 +42,19 @@ impl Db {
         .map(drop)
     }
 
+    /// Records another work for a deployment.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revise(&self, id: &str, work: String) -> Result<(), DbError> {
+        let id = id.to_owned();
+        self.with("revise a deployment", move |db| {
+            db.execute("UPDATE deployments SET work = ?2 WHERE id = ?1 AND ended IS NULL", params![id, work])
+        })
+        .await
+        .map(drop)
+    }
+
     /// Records an event of a deployment.
     ///
     /// # Errors

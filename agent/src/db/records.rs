@@ -1,7 +1,7 @@
 //! The database behind the seam [`Records`].
 
 use async_trait::async_trait;
-use flipside_api::{AppName, Outcome};
+use flipside_api::{AppName, Outcome, ReleaseId};
 
 use super::{Db, DbError};
 use crate::{
@@ -45,8 +45,16 @@ impl Records for Db {
         Ok(Self::keep(self, name, key, value).await?)
     }
 
+    async fn env_of(&self, name: &AppName, release: &ReleaseId) -> Result<Option<Vec<u8>>, RecordError> {
+        Ok(Self::env_of(self, name, release).await?)
+    }
+
     async fn begin(&self, begin: Begin) -> Result<(), RecordError> {
         Ok(Self::begin(self, begin).await?)
+    }
+
+    async fn revise(&self, id: &str, work: String) -> Result<(), RecordError> {
+        Ok(Self::revise(self, id, work).await?)
     }
 
     async fn record(&self, id: &str, event: Event, at: i64, message: String) -> Result<(), RecordError> {

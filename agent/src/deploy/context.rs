@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 use flipside_api::{AppSpec, Code, Failure, Hooks, Progress, ReleaseId};
 use serde::{Deserialize, Serialize};
 
+use super::page::Page;
 use crate::{
     app::{
         deployment::Step,
@@ -22,7 +23,7 @@ use crate::{
     },
     host::{Host, fault},
     progress::Channel,
-    runtime::{Account, InstanceSpec, Runtime},
+    runtime::{Account, InstanceSpec, Runtime, assets::Schema},
     sys::{
         exec::{self, Ended, Program},
         trash,
@@ -63,6 +64,9 @@ pub(crate) struct Work {
     /// The deployment to whose mark the databases go back.
     #[serde(default)]
     pub(crate) mark: Option<String>,
+    /// The risks that were accepted.
+    #[serde(default)]
+    pub(crate) allow: Vec<String>,
 }
 
 /// One deployment, for its steps.
@@ -77,6 +81,20 @@ pub(crate) struct Context {
     pub(crate) channel: Arc<Channel>,
     /// Whether workers of the release may have served, and so written to the databases.
     pub(crate) served: AtomicBool,
+    pub(crate) found: Found,
+    pub(crate) page: Page,
+    held: AtomicBool,
+}
+
+/// What a step found out for those after it, in the same agent.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// The release's migrations; nothing where they are not Django's.
+    pub(crate) schema: OnceLock<Schema>,
+    /// Whether the release answered badly before its migrations: it is asked again before the switch.
+    pub(crate) sick: AtomicBool,
+    /// What whoever asked should know, in a sentence.
+    pub(crate) note: OnceLock<String>,
 }
 
 impl Context {
@@ -88,13 +106,30 @@ impl Context {
         let paths = host.paths(&work.spec.app);
         let account = host.account(&work.spec)?;
         let runtime = host.runtime(work.spec.runtime)?;
-        let served = AtomicBool::new(false);
-        Ok(Self { host, work, paths, account, runtime, env, channel, served })
+        let (served, held) = (AtomicBool::new(false), AtomicBool::new(work.kind == Kind::Held.name()));
+        let (found, page) = (Found::default(), Page::new(paths.maintenance(), &work.id));
+        Ok(Self { host, work, paths, account, runtime, env, channel, served, found, page, held })
+    }
+
+    /// How the release takes over.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.is_held() { Kind::Held } else { Kind::from_name(&self.work.kind).unwrap_or(Kind::Cold) }
     }
 
     /// Whether requests are held while the databases change.
     pub(crate) fn is_held(&self) -> bool {
-        self.work.kind == Kind::Held.name()
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Has requests held, whatever the plan said.
+    ///
+    /// # Errors
+    /// When it cannot be put on record, where an agent that is started after us looks.
+    pub(crate) async fn hold_instead(&self) -> Result<(), Failure> {
+        let work = Work { kind: Kind::Held.name().to_owned(), ..self.work.clone() };
+        self.host.records.revise(&work.id, super::look::to_json(&work)?).await?;
+        self.held.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether databases that are put back may hold what was written, and answered for, since the switch.
@@ -147,7 +182,28 @@ impl Context {
         env: BTreeMap<String, String>,
         timeout: Duration,
     ) -> Result<Ended, Failure> {
-        let secrets = env.clone();
+        let (channel, secrets) = (Arc::clone(&self.channel), env.clone());
+        self.run_heard(argv, env, timeout, &mut |line| channel.output("", &env::blacken(line, &secrets)))
+            .await
+    }
+
+    /// The same, and only its end is of interest.
+    pub(crate) async fn run_unheard(
+        &self,
+        argv: Vec<String>,
+        env: BTreeMap<String, String>,
+        timeout: Duration,
+    ) -> Result<Ended, Failure> {
+        self.run_heard(argv, env, timeout, &mut |_| {}).await
+    }
+
+    async fn run_heard(
+        &self,
+        argv: Vec<String>,
+        env: BTreeMap<String, String>,
+        timeout: Duration,
+        on_line: &mut (dyn FnMut(&str) + Send),
+    ) -> Result<Ended, Failure> {
         let mut env = env;
         env.insert(DEPLOYMENT.to_owned(), self.work.id.clone());
         let program = Program {
@@ -159,8 +215,7 @@ impl Context {
             timeout,
             tail: TAIL,
         };
-        let channel = Arc::clone(&self.channel);
-        exec::run(program, &mut |line| channel.output("", &env::blacken(line, &secrets)))
+        exec::run(program, on_line)
             .await
             .map_err(|error| fault("cannot run a program of the release", &error))
     }

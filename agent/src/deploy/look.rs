@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use flipside_api::{AppSpec, Code, Failure, Hooks, ReleaseId};
+use flipside_api::{AppSpec, Code, Failure, Hooks, Migrations, ReleaseId};
 
 use super::{
     Ask, ONCE,
     manifest::Manifest,
-    read_env,
-    steps::{is_installed, overlay_digest},
+    read_env, schema,
+    steps::{DESTRUCTIVE, is_installed, overlay_digest},
 };
 use crate::{
     app::{
@@ -38,6 +38,8 @@ pub(super) struct Sight {
     pub(super) plan: Plan,
     /// The deployment to whose mark the databases go back.
     pub(super) mark: Option<String>,
+    /// The release's migrations, where it is only planned.
+    pub(super) migrations: Option<Migrations>,
 }
 
 /// Looks.
@@ -56,6 +58,9 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
     let current = current(&paths);
     let serving = !observed.workers.is_empty()
         && observed.workers.iter().all(|worker| worker.accepting && worker.release == current);
+    let migrations =
+        if ask.test { foresee(host, ask, &merged, &env, current.as_ref()).await } else { None };
+    let known_migrations = migrations.as_ref().filter(|all| all.unknown_why.is_empty());
     let facts = Facts {
         current: current.clone(),
         spec: known.as_ref().map(|app| app.spec.clone()),
@@ -64,6 +69,7 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
         serving,
         options: observed.options,
         installed,
+        destructive: known_migrations.map(|all| all.destructive().next().is_some()),
         once_done: host.records.kept(&ask.spec.app, ONCE).await?.is_some(),
     };
     let wanted = Wanted {
@@ -73,6 +79,7 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
         hooks: merged.hooks.clone(),
         options: runtime.options(&host.instance(&ask.spec, account)),
         cold: ask.cold,
+        allow_destructive: ask.allows(DESTRUCTIVE),
     };
     let plan = plan(&facts, &wanted);
     Ok(Sight {
@@ -84,7 +91,43 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
         env,
         plan,
         mark: None,
+        migrations,
     })
+}
+
+/// What can be said of the migrations now, where the plan has to do with them. Nothing is installed for it.
+async fn foresee(
+    host: &Host,
+    ask: &Ask,
+    merged: &AppSpec,
+    env: &Env,
+    current: Option<&ReleaseId>,
+) -> Option<Migrations> {
+    let migrates = merged.hooks.migrate.as_ref().is_some_and(|list| !list.is_empty());
+    if !migrates || !matches!(ask.intent, Intent::Deploy | Intent::Rollback) {
+        return None;
+    }
+    let untold = |why: &str| Some(Migrations { unknown_why: why.to_owned(), ..Migrations::default() });
+    let paths = host.paths(&ask.spec.app);
+    let overlay = env.get("FLIPSIDE_OVERLAY").filter(|path| !path.is_empty());
+    let overlaid = overlay.is_none_or(|path| std::path::Path::new(path).is_dir());
+    if !is_installed(&paths, &ask.release) || !overlaid || !paths.data().is_dir() {
+        return untold(
+            "known once the release is installed, which a plan does not do; destructive ones are refused then",
+        );
+    }
+    match schema::ask(host, merged, &ask.release, env, &[]).await {
+        Ok(Some(seen)) => {
+            let mut migrations = seen.migrations;
+            migrations.unknown = match ask.intent {
+                Intent::Rollback => schema::unknown(host, merged, current, env, &migrations).await,
+                _ => Vec::new(),
+            };
+            Some(migrations)
+        }
+        Ok(None) => untold("not Django's, and not known"),
+        Err(failure) => untold(&failure.message),
+    }
 }
 
 /// The spec with what the release's manifest says, checked as a whole.

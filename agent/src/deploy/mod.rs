@@ -10,20 +10,24 @@ mod journal;
 pub(crate) mod log;
 mod look;
 mod manifest;
+mod page;
 mod probe;
 mod recover;
 mod rewind;
 mod run;
+mod schema;
 mod steps;
 
 use std::{path::PathBuf, sync::Arc};
 
-use flipside_api::{AppSpec, Failure, Outcome, ReleaseId, State, StepReport, Who};
+use flipside_api::{
+    AppSpec, Failure, Outcome, ReleaseId, State, StepReport, Who, migrations::sentence,
+};
 use serde_json::json;
 
 use crate::{
     app::{
-        deployment::Deployment,
+        deployment::{Deployment, Step},
         env::Env,
         plan::{Intent, Kind, Plan},
         record::Begin,
@@ -67,6 +71,15 @@ pub struct Ask {
     pub cold: bool,
     /// Whether only to plan.
     pub test: bool,
+    /// The risks that the operator accepts, by name.
+    pub allow: Vec<String>,
+}
+
+impl Ask {
+    /// Whether the operator accepts this risk.
+    fn allows(&self, risk: &str) -> bool {
+        self.allow.iter().any(|one| one == risk)
+    }
 }
 
 /// Makes it so. The caller holds the app's lock, unless it only plans.
@@ -79,10 +92,13 @@ pub async fn deploy(host: &Arc<Host>, ask: Ask, channel: &Arc<Channel>) -> Resul
         let rewind = rewind::find(host, &ask.spec, &ask.release, channel).await?;
         sight.plan.reasons.push(rewind.lost.clone());
         sight.mark = Some(rewind.mark);
+        if !ask.test && !ask.allows(rewind::DATA) {
+            return Err(rewind::refused(host, &ask, &rewind.lost));
+        }
         channel.output("data", &rewind.lost);
     }
     if ask.test {
-        return Ok(planned(&sight));
+        return Ok(planned(&sight, ask.allows(steps::DESTRUCTIVE)));
     }
     if sight.plan.kind == Kind::Unchanged {
         return Ok(Outcome {
@@ -111,6 +127,7 @@ async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>)
         was_up: sight.was_up,
         package: ask.package,
         mark: sight.mark,
+        allow: ask.allow,
     };
     let sealed = look::seal(host, &ask.pillar)?;
     let begin = Begin {
@@ -130,8 +147,9 @@ async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>)
     Ok(run::run(&ctx, journal, sealed, None).await)
 }
 
-fn planned(sight: &Sight) -> Outcome {
+fn planned(sight: &Sight, allowed: bool) -> Outcome {
     let Plan { kind, reasons, steps } = &sight.plan;
+    let reasons: Vec<String> = reasons.iter().cloned().chain(foreseen(sight, allowed)).collect();
     let names: Vec<&str> = steps.iter().map(|step| step.name()).collect();
     let report =
         |step: &&str| StepReport { name: (*step).to_owned(), ok: true, ms: 0, message: String::new() };
@@ -140,9 +158,28 @@ fn planned(sight: &Sight) -> Outcome {
         release: Some(sight.release.clone()),
         previous: sight.current.clone(),
         steps: names.iter().map(report).collect(),
-        data: Some(json!({ "kind": kind.name(), "reasons": reasons, "steps": names })),
+        data: Some(json!({
+            "kind": kind.name(), "reasons": reasons, "steps": names, "migrations": sight.migrations,
+        })),
         ..Outcome::good(state, reasons.join("; "))
     }
+}
+
+/// What a plan says of the migrations, in sentences.
+fn foreseen(sight: &Sight, allowed: bool) -> Vec<String> {
+    let Some(migrations) = &sight.migrations else { return Vec::new() };
+    if !migrations.unknown_why.is_empty() {
+        return vec![format!("migrations: {}", migrations.unknown_why)];
+    }
+    let mut said: Vec<String> = schema::warning(&sight.release, &migrations.unknown).into_iter().collect();
+    let waiting = migrations.pending.len();
+    if sight.plan.steps.contains(&Step::Migrate) && waiting > 0 {
+        said.push(format!("migrations that wait ({waiting}): {}", sentence(&migrations.pending)));
+    }
+    if migrations.destructive().next().is_some() && !allowed {
+        said.push(format!("the destructive ones are refused without allow={}", steps::DESTRUCTIVE));
+    }
+    said
 }
 
 /// An id that sorts by time and says it.

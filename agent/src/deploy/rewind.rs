@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use flipside_api::{AppSpec, Code, Failure, ReleaseId, State};
 
+use super::Ask;
 use crate::{
     app::record::Entry,
     host::{Host, fault},
@@ -20,12 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// How many tables are named.
 const TABLES: usize = 40;
 
+/// The name by which an operator allows the loss of what was written since the mark.
+pub(super) const DATA: &str = "data";
+
 /// A mark to go back to.
 pub(super) struct Rewind {
     /// The deployment that made it.
     pub(super) mark: String,
     /// What would be lost, in a sentence.
     pub(super) lost: String,
+}
+
+/// The answer to a rollback with data that nobody has allowed yet.
+pub(super) fn refused(host: &Host, ask: &Ask, lost: &str) -> Failure {
+    let (app, release, id) = (&ask.spec.app, &ask.release, &host.config.id);
+    Failure::new(Code::Gate, lost).hint(format!(
+        "nothing has changed. To go on: salt '{id}' flipside.rollback {app} release={release} with_data=True \
+         allow={DATA} (on the host: flipside rollback {app} {release} --with-data --yes); what is replaced is kept"
+    ))
 }
 
 /// The mark of the deployment that last replaced `target`.

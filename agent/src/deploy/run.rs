@@ -153,9 +153,10 @@ fn outcome(ctx: &Context, end: Next, report: Report) -> Outcome {
     let base = match end {
         Next::Deployed => {
             let what = if work.verb == "env" { "the environment of" } else { "" };
+            let note = ctx.found.note.get().map_or_else(String::new, |note| format!("; {note}"));
             Outcome::good(
                 State::Deployed,
-                format!("{what} {} is current ({})", work.release, work.kind).trim(),
+                format!("{what} {} is current ({}){note}", work.release, ctx.kind().name()).trim(),
             )
         }
         Next::Broken => {
@@ -163,6 +164,8 @@ fn outcome(ctx: &Context, end: Next, report: Report) -> Outcome {
             failure.message = format!("{}; then {}", failure.message, report.broken.join("; "));
             Outcome::bad(State::Failed, failure)
         }
+        // What a gate has refused was not begun, but for what is needed to see it.
+        _ if failure.code == Code::Gate => Outcome::bad(State::Refused, failure),
         _ => Outcome::bad(State::RolledBack, failure),
     };
     let deployed = end == Next::Deployed;

@@ -12,10 +12,10 @@ use crate::{
 
 /// A release with its spec and environment.
 pub(super) async fn deploy(router: &Router, call: &Call<'_>, asked: Deploy) -> Result<Outcome, Failure> {
-    let Deploy { spec, package, test, cold, wait, .. } = asked;
+    let Deploy { spec, package, test, cold, wait, allow } = asked;
     let (spec, pillar) = split(spec);
     let ask = ask(call, spec, pillar, package.release);
-    let ask = Ask { package: PathBuf::from(package.dir), test, cold, ..ask };
+    let ask = Ask { package: PathBuf::from(package.dir), test, cold, allow, ..ask };
     engine(router, call, ask, wait).await
 }
 
@@ -23,9 +23,10 @@ pub(super) async fn deploy(router: &Router, call: &Call<'_>, asked: Deploy) -> R
 pub(super) async fn redeploy(router: &Router, call: &Call<'_>, asked: Redeploy) -> Result<Outcome, Failure> {
     let app = router.known(&asked.app).await?;
     let pillar = deploy::unseal(&router.host, &app.env)?;
-    let ask = ask(call, app.spec, pillar, asked.package.release);
-    let ask = Ask { package: PathBuf::from(asked.package.dir), test: asked.test, cold: asked.cold, ..ask };
-    engine(router, call, ask, asked.wait).await
+    let Redeploy { package, test, cold, wait, allow, .. } = asked;
+    let ask = ask(call, app.spec, pillar, package.release);
+    let ask = Ask { package: PathBuf::from(package.dir), test, cold, allow, ..ask };
+    engine(router, call, ask, wait).await
 }
 
 /// An earlier release with today's spec and environment: code only, unless asked otherwise.
@@ -35,15 +36,16 @@ pub(super) async fn rollback(router: &Router, call: &Call<'_>, asked: Rollback) 
         Some(release) => release,
         None => before(router, &app).await?,
     };
-    let pillar = deploy::unseal(&router.host, &app.env)?;
+    let env = if asked.with_env { env_of(router, &app, &release).await? } else { app.env };
+    let pillar = deploy::unseal(&router.host, &env)?;
+    let (spec, target) = (app.spec.clone(), release.clone());
+    let intent = if asked.with_data { Intent::RollbackData } else { Intent::Rollback };
     let ask = ask(call, app.spec, pillar, release);
-    if asked.with_data {
-        let ask = Ask { intent: Intent::RollbackData, verb: "rollback", test: asked.test, ..ask };
-        return engine(router, call, ask, asked.wait).await;
-    }
-    let (spec, target) = (ask.spec.clone(), ask.release.clone());
-    let ask = Ask { intent: Intent::Rollback, verb: "rollback", test: asked.test, ..ask };
+    let ask = Ask { intent, verb: "rollback", test: asked.test, allow: asked.allow, ..ask };
     let mut outcome = engine(router, call, ask, asked.wait).await?;
+    if asked.with_data {
+        return Ok(outcome);
+    }
     if let Some(note) = deploy::code_only(&router.host, &spec, &target).await {
         outcome.comment = format!("{}; {note}", outcome.comment);
     }
@@ -78,10 +80,27 @@ fn ask(call: &Call<'_>, spec: AppSpec, pillar: Env, release: ReleaseId) -> Ask {
         package: PathBuf::new(),
         cold: false,
         test: false,
+        allow: Vec::new(),
     }
 }
 
+/// The sealed environment that `release` was last deployed with.
+async fn env_of(router: &Router, app: &App, release: &ReleaseId) -> Result<Vec<u8>, Failure> {
+    router.host.records.env_of(&app.spec.app, release).await?.ok_or_else(|| {
+        Failure::new(Code::NotFound, format!("no environment of {release} is kept on this host"))
+            .hint("roll back with the current environment (without with_env), or set it in pillar and deploy")
+    })
+}
+
+/// The risks that can be allowed.
+const RISKS: [&str; 2] = ["destructive", "data"];
+
 async fn engine(router: &Router, call: &Call<'_>, ask: Ask, wait: u64) -> Result<Outcome, Failure> {
+    if let Some(unknown) = ask.allow.iter().find(|risk| !RISKS.contains(&risk.as_str())) {
+        let known = RISKS.join(" and ");
+        return Err(Failure::new(Code::Usage, format!("allow: there is no risk {unknown:?}"))
+            .hint(format!("what can be allowed is {known}")));
+    }
     if ask.test {
         return deploy::deploy(&router.host, ask, call.channel).await;
     }

@@ -1,11 +1,11 @@
-//! The two Python files that come with the agent, and what is to be known of a pre-flight.
+//! The Python files that come with the agent, and what is to be known of a pre-flight.
 
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use flipside_api::{Code, Failure};
+use flipside_api::{Code, Failure, Migration, Migrations};
 use serde::Deserialize;
 
 use crate::sys::{
@@ -16,6 +16,7 @@ use crate::sys::{
 
 const LOADER: &str = include_str!("python/loader.py");
 const PREFLIGHT: &str = include_str!("python/preflight.py");
+const SCHEMA: &str = include_str!("python/schema.py");
 
 /// Where the agent's Python files lie: the apps' users read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Assets {
     pub loader: PathBuf,
     /// What tries a release out.
     pub preflight: PathBuf,
+    /// What looks at its migrations, for the one before.
+    pub schema: PathBuf,
 }
 
 /// The files could not be put in place.
@@ -45,8 +48,12 @@ impl Assets {
     pub fn write(state_dir: &Path) -> Result<Self, AssetsError> {
         let folder = state_dir.join("uwsgi");
         beneath::ensure_dir(&folder, 0o755, None).map_err(AssetsError::Folder)?;
-        let assets = Self { loader: folder.join("loader.py"), preflight: folder.join("preflight.py") };
-        for (path, text) in [(&assets.loader, LOADER), (&assets.preflight, PREFLIGHT)] {
+        let [loader, preflight, schema] =
+            ["loader.py", "preflight.py", "schema.py"].map(|name| folder.join(name));
+        let assets = Self { loader, preflight, schema };
+        for (path, text) in
+            [(&assets.loader, LOADER), (&assets.preflight, PREFLIGHT), (&assets.schema, SCHEMA)]
+        {
             atomic_write::write(path, text.as_bytes(), 0o644, None).map_err(AssetsError::Write)?;
         }
         Ok(assets)
@@ -67,6 +74,22 @@ impl Assets {
         argv.extend(https.then(|| "--https".to_owned()));
         argv
     }
+
+    /// Arguments that have a pre-flight look at the migrations too.
+    pub fn schema_arguments(&self) -> [String; 2] {
+        ["--schema".to_owned(), self.schema.display().to_string()]
+    }
+}
+
+/// What a pre-flight found out about the release's migrations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Schema {
+    /// Those that wait and those that the release does not know.
+    #[serde(flatten)]
+    pub migrations: Migrations,
+    /// Those that were asked for by name, as far as the release knows them.
+    #[serde(default)]
+    pub named: Vec<Migration>,
 }
 
 /// What a pre-flight reported.
@@ -82,6 +105,9 @@ pub struct Verdict {
     /// The last lines of its traceback.
     #[serde(default)]
     pub traceback: Vec<String>,
+    /// Its migrations, where they were asked for and are Django's.
+    #[serde(default)]
+    pub schema: Option<Schema>,
 }
 
 impl Verdict {
@@ -91,7 +117,8 @@ impl Verdict {
         verdict.status.filter(|_| !ended.timed_out)
     }
 
-    fn read(ended: &Ended) -> Option<Self> {
+    /// The report at the end of a pre-flight's output, if it came to one.
+    pub fn read(ended: &Ended) -> Option<Self> {
         #[derive(Deserialize)]
         struct Line {
             flipside_preflight: Verdict,
@@ -123,7 +150,7 @@ impl Verdict {
                     None => format!("the release does not start: {}", verdict.error),
                 };
                 let hint = hint(&verdict);
-                let log = if verdict.traceback.is_empty() { ended.lines(30) } else { verdict.traceback };
+                let log = if verdict.traceback.is_empty() { printed(ended) } else { verdict.traceback };
                 fail(message, log).map_err(|failure| match hint {
                     Some(hint) => failure.hint(hint),
                     None => failure,
@@ -138,6 +165,13 @@ impl Verdict {
             }
         }
     }
+}
+
+/// What the app printed, without our own report.
+fn printed(ended: &Ended) -> Vec<String> {
+    let mut lines = ended.lines(30);
+    lines.retain(|line| !line.starts_with("{\"flipside_preflight\""));
+    lines
 }
 
 /// What to do about the two that happen most.

@@ -89,7 +89,8 @@ pub(crate) struct PlanArgs {
 /// `rollback`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  flipside rollback blog\n  \
-    flipside rollback blog 1.0-0123456789ab --with-data --dry-run")]
+    flipside rollback blog 1.0-0123456789ab --with-data --dry-run\n  \
+    flipside rollback blog 1.0-0123456789ab --with-data --yes")]
 pub(crate) struct RollbackArgs {
     /// The app, then the release to go to [default: the one before]
     #[arg(value_name = "APP [RELEASE]", num_args = 0..=2)]
@@ -97,6 +98,15 @@ pub(crate) struct RollbackArgs {
     /// Also put the databases back to where they were before the deploy
     #[arg(long)]
     pub(crate) with_data: bool,
+    /// Take the environment that the release was last deployed with, and not today's
+    #[arg(long)]
+    pub(crate) with_env: bool,
+    /// Accept that what was written since the deploy is lost; the same as --allow data
+    #[arg(long, requires = "with_data")]
+    pub(crate) yes: bool,
+    /// Accept a risk by name, such as `data`; may be repeated
+    #[arg(long, value_name = "RISK", value_delimiter = ',')]
+    pub(crate) allow: Vec<String>,
     /// Only say what would be done
     #[arg(long)]
     pub(crate) dry_run: bool,

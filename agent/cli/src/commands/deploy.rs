@@ -65,12 +65,16 @@ pub(crate) fn rollback(args: &RollbackArgs, session: &Session<'_>) -> Result<u8>
     };
     let app = session.app(word)?;
     let release = release.map(|text| text.parse()).transpose().map_err(|error| usage(format!("{error}")))?;
+    let mut allow = args.allow.clone();
+    allow.extend(args.yes.then(|| "data".to_owned()));
     let asked = Rollback {
         app: app.clone(),
         release,
         wait: args.lock.wait,
         with_data: args.with_data,
+        with_env: args.with_env,
         test: args.dry_run,
+        allow,
     };
     let outcome = session.ask(Command::Rollback(asked))?;
     if args.dry_run {

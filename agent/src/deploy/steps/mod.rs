@@ -13,6 +13,7 @@ mod migrate;
 mod preflight;
 mod prepare;
 mod retire;
+mod schema;
 mod statics;
 mod switch;
 mod tree;
@@ -28,6 +29,7 @@ use super::{
 use crate::app::deployment::Step;
 
 pub(crate) use env::overlay_digest;
+pub(crate) use schema::DESTRUCTIVE;
 pub(crate) use venv::{installed, is_installed};
 
 /// Does a step; what it did, in a line.
@@ -39,6 +41,7 @@ pub(crate) async fn work(step: Step, ctx: &Context) -> Result<String, Failure> {
         Step::Mark => mark::work(ctx).await,
         Step::Prepare => prepare::work(ctx).await,
         Step::Preflight => preflight::work(ctx).await,
+        Step::Schema => schema::work(ctx).await,
         Step::Static => statics::work(ctx).await,
         Step::Hold => hold::work(ctx).await,
         Step::Data => data::work(ctx).await,
@@ -65,6 +68,7 @@ pub(crate) async fn undo(step: Step, ctx: &Context) -> Result<(), Failure> {
         // What these change is the app's own: a new file beside old ones, or nothing.
         Step::Prepare
         | Step::Preflight
+        | Step::Schema
         | Step::Static
         | Step::Once
         | Step::Health

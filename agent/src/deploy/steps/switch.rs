@@ -7,9 +7,12 @@ use std::path::Path;
 
 use flipside_api::{Code, Failure, ReleaseId};
 
-use super::super::{
-    context::Context,
-    fault::{Moment, point},
+use super::{
+    super::{
+        context::Context,
+        fault::{Moment, point},
+    },
+    preflight,
 };
 use crate::{
     app::{deployment::Step, plan::Kind},
@@ -21,6 +24,7 @@ use crate::{
 const LINES: usize = 30;
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    preflight::again(ctx).await?;
     let paths = &ctx.paths;
     if paths.env_next().exists() {
         keep_old_env(ctx)?;
@@ -36,6 +40,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         TakeOver::Start => ctx.runtime.start(&instance, release).await,
     };
     taken.map_err(|failure| with_log(ctx, failure))?;
+    ctx.page.hide().await?;
     Ok(format!("every worker serves {release}"))
 }
 
@@ -78,10 +83,10 @@ enum TakeOver {
 /// Where nothing runs there is nothing to reload, whatever the plan said.
 async fn take_over(ctx: &Context) -> Result<TakeOver, Failure> {
     let observed = ctx.runtime.observe(&ctx.paths).await?;
-    Ok(match Kind::from_name(&ctx.work.kind) {
+    Ok(match ctx.kind() {
         _ if observed.workers.is_empty() => TakeOver::Start,
-        Some(Kind::Hot) => TakeOver::Reload,
-        Some(Kind::Held) => TakeOver::Start,
+        Kind::Hot => TakeOver::Reload,
+        Kind::Held => TakeOver::Start,
         _ => TakeOver::Replace,
     })
 }

@@ -1,5 +1,7 @@
 """Imports a release as its workers will, asks it one question, and says in a line of JSON how it went.
 
+Where it is told to, it also says which migrations wait; see schema.py.
+
 Runs in the release's venv, as the app's user, with the app's whole environment, in a process of its own: what
 it breaks, and how long it hangs, is its own affair.
 """
@@ -84,6 +86,25 @@ def told(report: dict[str, Any], error: BaseException) -> None:
     report["traceback"] = traceback.format_exc().splitlines()[-40:]
 
 
+def executed(script: Path) -> dict[str, Any]:
+    """What a script of ours defines. It is no module: the release may have one of that name."""
+    names: dict[str, Any] = {"__name__": f"flipside_{script.stem}", "__file__": str(script)}
+    exec(compile(script.read_bytes(), str(script), "exec"), names)  # noqa: S102
+    return names
+
+
+def answered_well(report: dict[str, Any], application: Callable[..., Any], asked: argparse.Namespace) -> bool:
+    """Asks once, and puts into the report what came of it."""
+    report["error"], report["traceback"] = "", []
+    try:
+        report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
+    except Exception as error:  # to a browser the server answers for such an app
+        report["status"] = 500
+        told(report, error)
+    report["ok"] = report["status"] < 500
+    return report["ok"]
+
+
 def main() -> dict[str, Any]:
     """What to report."""
     parser = argparse.ArgumentParser()
@@ -91,22 +112,28 @@ def main() -> dict[str, Any]:
     parser.add_argument("--path", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--https", action="store_true")
+    parser.add_argument("--schema", type=Path, help="the script that looks at the migrations")
+    parser.add_argument("--named", nargs="*", default=[], help="migrations to describe, as app.name")
+    parser.add_argument("--schema-only", action="store_true", help="ask nothing")
+    parser.add_argument("--patience", type=float, default=0, help="seconds for an answer to get better")
     asked = parser.parse_args()
     begun = time.monotonic()
     report: dict[str, Any] = {"ok": False, "status": None, "error": "", "traceback": []}
     try:
-        loader: dict[str, Any] = {"__name__": "flipside_loader", "__file__": str(asked.loader)}
-        exec(compile(asked.loader.read_bytes(), str(asked.loader), "exec"), loader)  # noqa: S102
+        loader = executed(asked.loader)
         # An app may look at its arguments; they are not those of this script.
         sys.argv[:] = ["uwsgi"]
         sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
         application = loader["import_entry"](dict(os.environ))
-        try:
-            report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
-        except Exception as error:  # to a browser the server answers for such an app
-            report["status"] = 500
-            told(report, error)
-        report["ok"] = report["status"] < 500
+        if asked.schema:
+            named = [tuple(name.split(".", 1)) for name in asked.named]
+            report["schema"] = executed(asked.schema)["look"](named)
+        if asked.schema_only:
+            report["ok"] = True
+        else:
+            until = begun + asked.patience
+            while not answered_well(report, application, asked) and time.monotonic() < until:
+                time.sleep(0.25)
     except BaseException as error:  # an app that exits while it is imported does not start either
         told(report, error)
     report["ms"] = round((time.monotonic() - begun) * 1000)

@@ -1,0 +1,77 @@
+//! The gate of migrations that lose data, and what a rollback leaves behind that the older code does not know.
+//!
+//! It judges what the pre-flight has seen; nothing has been touched yet.
+
+use std::sync::atomic::Ordering;
+
+use flipside_api::{Code, Failure, migrations::sentence};
+
+use super::super::{
+    context::Context,
+    fault::{Moment, point},
+    schema,
+};
+use crate::app::deployment::Step;
+
+/// The name by which an operator allows it.
+pub(crate) const DESTRUCTIVE: &str = "destructive";
+
+pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    point(Step::Schema, Moment::During).await?;
+    let Some(found) = ctx.found.schema.get() else {
+        return Ok("its migrations are not Django's, and not known".to_owned());
+    };
+    if !ctx.will(Step::Migrate) {
+        return behind(ctx).await;
+    }
+    let migrations = &found.migrations;
+    let destructive: Vec<_> = migrations.destructive().collect();
+    let waiting = match migrations.pending.len() {
+        0 => "no migration waits".to_owned(),
+        1 => "1 migration waits".to_owned(),
+        n => format!("{n} migrations wait"),
+    };
+    if destructive.is_empty() {
+        return Ok(format!("{waiting}, none of them destructive"));
+    }
+    let what = sentence(destructive);
+    if !ctx.work.allow.iter().any(|risk| risk == DESTRUCTIVE) {
+        return Err(refused(ctx, &what));
+    }
+    // Where nothing runs there is nobody whose requests could be held.
+    if ctx.will(Step::Hold) {
+        ctx.hold_instead().await?;
+    }
+    Ok(format!("{waiting}; destructive and allowed: {what}"))
+}
+
+fn refused(ctx: &Context, what: &str) -> Failure {
+    let (app, release) = (&ctx.work.spec.app, &ctx.work.release);
+    let host = &ctx.host.config.id;
+    Failure::new(
+        Code::Gate,
+        format!("{release} brings migrations that lose data or break the code of before: {what}"),
+    )
+    .hint(format!(
+        "look at them, then allow it: salt '{host}' flipside.deploy {app} release={release} allow={DESTRUCTIVE} \
+         (on the host: flipside deploy {app} --release {release} --allow {DESTRUCTIVE}); requests wait while \
+         they run, and a mark to go back to is made before"
+    ))
+}
+
+/// What the databases have that this older release does not know.
+async fn behind(ctx: &Context) -> Result<String, Failure> {
+    let work = &ctx.work;
+    let Some(found) = ctx.found.schema.get() else { return Ok(String::new()) };
+    let env = ctx.current_env()?;
+    let unknown =
+        schema::unknown(&ctx.host, &work.spec, work.previous.as_ref(), &env, &found.migrations).await;
+    let Some(note) = schema::warning(&work.release, &unknown) else {
+        return Ok("it knows every migration of the databases".to_owned());
+    };
+    let _ = ctx.found.note.set(note.clone());
+    if ctx.found.sick.load(Ordering::Relaxed) {
+        return Ok(format!("{note}; it answers badly, and is asked once more before the switch"));
+    }
+    Ok(note)
+}
