@@ -135,7 +135,13 @@ pub(crate) fn sqlite(
         crate::Way::Unswap => sqlite::unswap(data, mark, patterns, id)?,
         crate::Way::Prune => sqlite::prune(data, patterns)?,
         crate::Way::Compare => {
-            return Ok(sqlite::compare(data, mark, patterns, &mut |line| println!("{line}"))?);
+            let rows = sqlite::compare(data, mark, patterns, &mut |line| println!("{line}"))?;
+            println!("{rows}");
+            return Ok(());
+        }
+        crate::Way::Schema => {
+            println!("{}", sqlite::schema_changed(data, mark, patterns)?);
+            return Ok(());
         }
     };
     let positions = backups.map_or_else(String::new, backup::child::positions);

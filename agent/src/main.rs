@@ -85,6 +85,7 @@ enum Way {
     Mark,
     Unmark,
     Compare,
+    Schema,
     Swap,
     Unswap,
     Prune,

@@ -3,6 +3,7 @@
 //! The agent itself never opens them: as root it would leave files that the app cannot write, and the schema of
 //! somebody else's database is not for root to read.
 
+mod compare;
 mod swap;
 
 use std::{
@@ -14,7 +15,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags, backup::Backup};
 
-pub use swap::{SCHEMA_CHANGED, compare, prune, swap, unswap};
+pub use compare::{compare, schema_changed};
+pub use swap::{prune, swap, unswap};
 
 /// What stands in the names of databases that were replaced; no pattern names them.
 const REPLACED: &str = ".replaced-";
@@ -37,6 +39,16 @@ pub enum CopyError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// A disk that is too full for the copies.
+    #[error("the disk of {} has {free} MB free; the copies of the databases need {need} MB", path.display())]
+    Space {
+        /// Where.
+        path: PathBuf,
+        /// What is free.
+        free: u64,
+        /// What is needed.
+        need: u64,
     },
     /// A mark without databases.
     #[error("the mark {} holds no database", path.display())]
@@ -61,11 +73,35 @@ pub enum CopyError {
 /// For the first that cannot be copied.
 pub fn mark(data: &Path, mark: &Path, patterns: &[String]) -> Result<(usize, u64), CopyError> {
     let (mut count, mut bytes) = (0, 0);
-    for relative in find(data, patterns)? {
+    let found = find(data, patterns)?;
+    make_folder(mark)?;
+    enough_space(data, mark, &found)?;
+    for relative in found {
         bytes += copy(&data.join(&relative), &mark.join(&relative))?;
         count += 1;
     }
     Ok((count, bytes))
+}
+
+/// What stays free besides the copies.
+const RESERVE: u64 = 64 << 20;
+
+/// Better said than met: a full disk is everybody's trouble.
+fn enough_space(data: &Path, mark: &Path, found: &[PathBuf]) -> Result<(), CopyError> {
+    let size = |path: PathBuf| path.symlink_metadata().map_or(0, |about| about.len());
+    let logs = found.iter().map(|relative| swap::with(&data.join(relative), "-wal"));
+    let databases = found.iter().map(|relative| data.join(relative));
+    let need = databases.chain(logs).map(size).sum::<u64>() + RESERVE;
+    let disk = rustix::fs::statvfs(mark).map_err(|error| CopyError::Io {
+        what: "look at the disk of",
+        path: mark.to_owned(),
+        source: error.into(),
+    })?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if need == RESERVE || free >= need {
+        return Ok(());
+    }
+    Err(CopyError::Space { path: mark.to_owned(), free: free >> 20, need: need >> 20 })
 }
 
 /// Copies each database of `mark` back over its original.
@@ -81,15 +117,19 @@ pub fn unmark(data: &Path, mark: &Path, patterns: &[String]) -> Result<(usize, u
     Ok((count, bytes))
 }
 
+fn make_folder(path: &Path) -> Result<(), CopyError> {
+    fs::create_dir_all(path).map_err(|source| CopyError::Io {
+        what: "make the folder",
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// SQLite's own online backup: consistent beside writers, through its own locks.
 fn copy(from: &Path, to: &Path) -> Result<u64, CopyError> {
     let sql = |source| CopyError::Sql { path: from.to_owned(), source };
     if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).map_err(|source| CopyError::Io {
-            what: "make the folder",
-            path: folder.to_owned(),
-            source,
-        })?;
+        make_folder(folder)?;
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(from, flags).map_err(sql)?;

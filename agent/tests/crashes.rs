@@ -13,9 +13,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Agent, Bed, OK, deploy, names, package, picture, spec};
-use flipside_agent::{app::plan::Intent, deploy::Ask, progress::Channel};
-use flipside_api::{AppSpec, Command, History, Package, Reply, State, Who};
+use common::{Bed, OK, deploy, dies_at, names, package, picture, spec};
+use flipside_agent::deploy::Ask;
+use flipside_api::{AppSpec, Command, History, Package, State, Who};
 use serde_json::json;
 
 const MODULE: &str = "
@@ -25,37 +25,7 @@ def application(environ, start_response):
 ";
 
 fn ask(spec: &AppSpec, package: &Package) -> Ask {
-    Ask {
-        intent: Intent::Deploy,
-        verb: "deploy",
-        who: Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()) },
-        spec: spec.clone(),
-        pillar: [("A".to_owned(), "2".to_owned())].into(),
-        release: package.release.clone(),
-        package: package.dir.clone().into(),
-        cold: false,
-        test: false,
-    }
-}
-
-/// Deploys until `event` of `step` is heard, and goes no further: what is awaited then never goes on.
-async fn dies_at(agent: &Agent, ask: Ask, step: &str, event: &str) {
-    let channel = Channel::new();
-    let mut heard = channel.subscribe();
-    let listens = async {
-        while let Some(Reply::Progress(progress)) = heard.next().await {
-            if progress.step == step && progress.event == event {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        () = listens => {}
-        ended = flipside_agent::deploy::deploy(&agent.host, ask, &channel) => {
-            panic!("{step} {event} was never heard: {ended:?}")
-        }
-    }
+    Ask { pillar: [("A".to_owned(), "2".to_owned())].into(), ..common::ask(deploy(spec.clone(), package)) }
 }
 
 async fn walk(switch: &str) {

@@ -13,8 +13,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Bed, OK, SICK, deploy, names, package, picture, put, spec};
-use flipside_api::{AppName, Code, Command, Outcome, Release, Rollback, Run, State, Who};
+use common::{Bed, OK, SICK, deploy, names, package, picture, put, rollback, spec};
+use flipside_api::{AppName, Code, Command, Outcome, Release, Run, State, Who};
 use serde_json::json;
 
 const GOOD: &str = "
@@ -58,7 +58,10 @@ async fn a_release_is_deployed_upgraded_and_rolled_back() {
 
     let first = agent.end(Command::Deploy(Box::new(deploy(spec.clone(), &one)))).await;
     is(&first, State::Deployed);
-    assert_eq!(names(&first), "fetch env venv mark preflight static migrate once switch health after retire");
+    assert_eq!(
+        names(&first),
+        "fetch env venv mark preflight schema static migrate once switch health after retire"
+    );
     assert_eq!(agent.calls(), ["start"]);
     assert_eq!(agent.current().unwrap(), Path::new("releases").join(one.release.as_str()));
     let env = std::fs::read_to_string(agent.paths().env_file()).unwrap();
@@ -75,8 +78,7 @@ async fn a_release_is_deployed_upgraded_and_rolled_back() {
     assert_eq!(agent.calls(), ["reload"]);
     assert!(!names(&upgrade).contains("once"));
 
-    let back = Rollback { app: blog(), release: None, wait: 0, with_data: false, test: false };
-    let back = agent.end(Command::Rollback(back)).await;
+    let back = agent.end(Command::Rollback(rollback())).await;
     is(&back, State::Deployed);
     assert_eq!(back.release.as_ref(), Some(&one.release));
     assert!(!names(&back).contains("migrate"));

@@ -13,8 +13,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{Agent, Bed, OK, deploy, names, package, picture, spec};
-use flipside_api::{Code, Command, Outcome, Rollback, State};
+use common::{Agent, Bed, OK, deploy, names, package, picture, rollback, spec};
+use flipside_api::{Backup, Code, Command, Outcome, Restore, Rollback, State};
 use serde_json::json;
 
 const APP: &str = "
@@ -43,8 +43,8 @@ fn kept(data: &Path) -> Vec<PathBuf> {
 }
 
 async fn back(agent: &Agent, with_data: bool, test: bool) -> Outcome {
-    let app = "blog".parse().unwrap();
-    agent.end(Command::Rollback(Rollback { app, release: None, wait: 0, with_data, test })).await
+    let allow = if with_data && !test { vec!["data".to_owned()] } else { Vec::new() };
+    agent.end(Command::Rollback(Rollback { with_data, test, allow, ..rollback() })).await
 }
 
 #[tokio::test]
@@ -68,9 +68,17 @@ async fn a_rollback_with_data_says_what_is_lost_and_keeps_it() {
         (State::Planned, "env preflight hold data switch health retire")
     );
     assert!(
-        plan.comment.contains("are lost: db.sqlite3: t has 2 rows now, 1 in the mark"),
+        plan.comment.contains("are lost, at least 1 rows: db.sqlite3: t: 1 rows are new"),
         "{}",
         plan.comment
+    );
+    let refused = agent.end(Command::Rollback(Rollback { with_data: true, ..rollback() })).await;
+    assert_eq!(refused.state, State::Refused);
+    let error = refused.error.unwrap();
+    assert_eq!(error.code, Code::Gate);
+    assert!(
+        error.message.contains("at least 1 rows") && error.hint.contains("--with-data --yes"),
+        "{error:?}"
     );
     assert_eq!((picture(&agent), rows(&database)), (before.clone(), 2));
 
@@ -112,4 +120,54 @@ async fn without_a_mark_it_is_refused_and_code_alone_says_what_the_schema_is() {
     assert_eq!(code.state, State::Deployed, "{:?}", code.error);
     assert!(code.comment.contains("code only: the schema of the databases has changed"), "{}", code.comment);
     assert_eq!(rows(&agent.paths().data().join("db.sqlite3")), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_goes_on_after_a_rollback_with_data_and_knows_what_was_replaced() {
+    use age::secrecy::ExposeSecret;
+    let bed = Bed::new(OK).await;
+    let identity = age::x25519::Identity::generate();
+    let store = bed.folder.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    let (repo, recipient) = (store.display(), identity.to_public());
+    let agent = bed.configured(&format!("[backup]\nrepo = \"{repo}\"\nrecipients = [\"{recipient}\"]\n"));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let (stored, until) = (agent.stored.clone().unwrap(), stop.clone());
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move { stored.run(until).await });
+    let spec = spec(&json!({ "hooks": { "migrate": [["python3", "-c", MIGRATE]] } }));
+    for version in ["1.0", "2.0"] {
+        let package = package(&agent.folder, version, APP);
+        let outcome = agent.end(Command::Deploy(Box::new(deploy(spec.clone(), &package)))).await;
+        assert_eq!(outcome.state, State::Deployed, "{:?}", outcome.error);
+    }
+    let app = || Backup { app: "blog".parse().unwrap() };
+    let database = agent.paths().data().join("db.sqlite3");
+    let backup = async || {
+        let outcome = agent.end(Command::Backup(app())).await;
+        assert!(outcome.result, "{outcome:?}");
+        jiff::Timestamp::now().to_string()
+    };
+    let before = backup().await;
+    let done = back(&agent, true, false).await;
+    assert_eq!(done.state, State::Deployed, "{:?}", done.error);
+    rusqlite::Connection::open(&database).unwrap().execute_batch("INSERT INTO t VALUES (2), (3)").unwrap();
+    let after = backup().await;
+    let listed = agent.end(Command::Backups(app())).await.data.unwrap();
+    assert_eq!(listed.as_array().unwrap().len(), 1, "one chain, which goes on: {listed}");
+    let identity = identity.to_string().expose_secret().to_owned();
+    for (time, count) in [(before, 2), (after, 3)] {
+        let restore = Restore {
+            app: "blog".parse().unwrap(),
+            timestamp: Some(time),
+            database: None,
+            identity: Some(identity.clone()),
+            wait: 0,
+        };
+        let outcome = agent.end(Command::Restore(restore)).await;
+        assert!(outcome.result, "{outcome:?}");
+        assert_eq!(rows(&database), count);
+    }
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
 }

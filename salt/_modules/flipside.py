@@ -45,6 +45,8 @@ def deploy(app=None, tag=None, release=None, test=False, wait=900, cold=False, a
     """
     Makes a release of an app current; without ``app`` every app that pillar assigns to this host.
 
+    Migrations that lose data, or that the code of before cannot live with, need ``allow=destructive``.
+
     CLI Example: ``salt web1 flipside.deploy blog tag=latest``
     """
     options = {"test": test, "cold": cold, "wait": wait, "allow": arguments.listed(allow)}
@@ -61,13 +63,19 @@ def plan(app=None, tag=None, release=None, cold=False, allow=None, **kwargs):
     return deploy(app, tag=tag, release=release, test=True, wait=0, cold=cold, allow=allow, **kwargs)
 
 
-def rollback(app, release=None, test=False, wait=900, with_data=False, **kwargs):
+def rollback(
+    app, release=None, test=False, wait=900, with_data=False, with_env=False, allow=None, **kwargs
+):
     """
-    Makes an earlier release current again: the one before, or ``release``. Code only, unless ``with_data``.
+    Makes an earlier release current again: the one before, or ``release``.
+
+    Code only, with the environment of now, unless ``with_env`` takes the one that the release had. ``with_data``
+    puts the databases back to before the deploy: without ``allow=data`` it only says what would be lost.
 
     CLI Example: ``salt web1 flipside.rollback blog``
     """
-    fields = {"release": release, "test": test, "wait": wait, "with_data": with_data}
+    fields = {"release": release, "test": test, "wait": wait, "with_data": with_data, "with_env": with_env}
+    fields["allow"] = arguments.listed(allow)
     return _each("rollback", app, kwargs, functools.partial(_plain, verb="rollback", fields=fields), fields)
 
 

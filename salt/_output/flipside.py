@@ -96,7 +96,24 @@ def _app(name, said):
         lines += [f"    {_clean(line)}" for line in str(said.get(stream) or "").splitlines()]
     lines += [f"    {_clean(str(line))}" for line in said.get("lines") or []]
     lines += [f"    {line}" for line in _data(said.get("data"), known=("steps", "code", "lines"))]
+    lines += [f"    {line}" for line in _migrations(said.get("data"))]
     return lines + _error(said.get("error"))
+
+
+def _migrations(data):
+    """The migrations of a plan, each with its operations, and a mark at what is destructive."""
+    told = data.get("migrations") if isinstance(data, dict) else None
+    lines = []
+    for title, key in (("migrations that wait", "pending"), ("not known to this release", "unknown")):
+        found = (told or {}).get(key) or []
+        lines += [f"{title}:"] if found else []
+        for one in found:
+            lines.append(f"  {_clean(one['app'])}.{_clean(one['name'])} ({_clean(one['database'])})")
+            for operation in one.get("operations") or []:
+                losing = operation["destructive"]
+                text = f"{_clean(operation['kind'])} {_clean(operation['subject'])}"
+                lines.append(f"    {'!' if losing else '·'} {text}{'  destructive' if losing else ''}")
+    return lines
 
 
 def _error(error):

@@ -35,6 +35,9 @@ def deployed(name, tag=None, release=None, wait=900, cold=False, allow=None):
     if __opts__["test"]:
         ret["changes"] = {"plan": [step["name"] for step in said["steps"]]}
         ret["changes"]["release"] = {"old": said["previous"], "new": said["release"]}
+        waiting = ((said.get("data") or {}).get("migrations") or {}).get("pending") or []
+        if waiting:
+            ret["changes"]["migrations"] = [f"{one['app']}.{one['name']}" for one in waiting]
         return {**ret, "comment": f"{name} would be deployed"}
     ended = __salt__["flipside.deploy"](name, wait=wait, **wanted)
     said = ended["apps"].get(name)

@@ -3,7 +3,7 @@
 from flipside_spec import APP, text
 
 NUMBERS = ("wait", "limit", "lines", "timeout")
-SWITCHES = ("test", "cold", "with_data", "on")
+SWITCHES = ("test", "cold", "with_data", "with_env", "on")
 
 
 def problems(verb, app, fields, rest):

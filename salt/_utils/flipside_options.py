@@ -21,6 +21,7 @@ OPTIONS = {
     "media": (dict, bool),
     "health": (dict,),
     "switch": (str,),
+    "maintenance_after": (int,),
     "hooks": (dict,),
     "background": (dict,),
     "schedule": (dict,),
@@ -37,6 +38,7 @@ NUMBERS = {
     "threads": (2, 256),
     "request_timeout": (0, 86_400),
     "start_timeout": (1, 86_400),
+    "maintenance_after": (0, 86_400),
 }
 # Parts of an option that is a map: their types.
 PARTS = {

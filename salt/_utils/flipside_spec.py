@@ -21,7 +21,7 @@ TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 APP_KEYS = ("template", "tag", "runtime", "memory", "options", "env", "files")
 LOCATION_KEYS = ("url", "root", "package", "path")
 PLAIN = ("wsgi", "settings", "workers", "threads", "request_timeout", "start_timeout", "databases", "health")
-PLAIN += ("switch", "background", "schedule", "release_header", "backup")
+PLAIN += ("switch", "maintenance_after", "background", "schedule", "release_header", "backup")
 
 
 def text(name, value, problems):

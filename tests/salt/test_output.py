@@ -68,6 +68,21 @@ def test_a_plan_says_what_would_be_done(screen: ModuleType) -> None:
     ]
 
 
+def test_a_plan_marks_what_is_destructive(screen: ModuleType) -> None:
+    losing = {"kind": "RemoveField", "subject": "Post.x\n", "destructive": True}
+    adding = {"kind": "AddField", "subject": "Post.y", "destructive": False}
+    waiting = {"database": "default", "app": "blog", "name": "0002_x", "operations": [losing, adding]}
+    data = {"kind": "hot", "migrations": {"pending": [waiting], "unknown": []}}
+    blog = entry(state="planned", data=data)
+    assert screen.output({"web1": whole({"blog": blog})}).splitlines()[2:] == [
+        "    kind: hot",
+        "    migrations that wait:",
+        "      blog.0002_x (default)",
+        "        ! RemoveField Post.x\N{REPLACEMENT CHARACTER}  destructive",
+        "        · AddField Post.y",
+    ]
+
+
 def test_a_failure_shows_the_log_then_why_then_what_to_do(screen: ModuleType) -> None:
     error = {
         "code": "preflight",

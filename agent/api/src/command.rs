@@ -54,7 +54,8 @@ pub enum Command {
     /// Make an earlier release current again.
     Rollback(Rollback),
     /// The releases of an app that are on this host, newest first. Data: a list of
-    /// `{release, current, at, who}`.
+    /// `{release, current, at, who, mark_bytes}`; the last is what the databases take as they were before the
+    /// release was replaced, where a rollback with data can put them back.
     Releases(Release),
     /// What was done to an app, by whom, and how it ended. Data: a list of
     /// `{id, verb, release, state, at, who, ms, message}`, newest first.

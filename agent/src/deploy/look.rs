@@ -58,8 +58,7 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
     let current = current(&paths);
     let serving = !observed.workers.is_empty()
         && observed.workers.iter().all(|worker| worker.accepting && worker.release == current);
-    let migrations =
-        if ask.test { foresee(host, ask, &merged, &env, current.as_ref()).await } else { None };
+    let migrations = if ask.test { foresee(host, ask, &merged, &env, current.as_ref()).await } else { None };
     let known_migrations = migrations.as_ref().filter(|all| all.unknown_why.is_empty());
     let facts = Facts {
         current: current.clone(),

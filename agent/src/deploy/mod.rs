@@ -20,9 +20,7 @@ mod steps;
 
 use std::{path::PathBuf, sync::Arc};
 
-use flipside_api::{
-    AppSpec, Failure, Outcome, ReleaseId, State, StepReport, Who, migrations::sentence,
-};
+use flipside_api::{AppSpec, Failure, Outcome, ReleaseId, State, StepReport, Who};
 use serde_json::json;
 
 use crate::{
@@ -45,7 +43,7 @@ pub(crate) use context::read_env;
 pub use fault::check as check_fault;
 pub(crate) use look::unseal;
 pub use recover::recover;
-pub(crate) use rewind::code_only;
+pub(crate) use rewind::{code_only, mark_bytes, marks};
 pub(crate) use steps::installed;
 
 /// Under what name it is remembered that the hooks of the first deploy were run.
@@ -172,12 +170,10 @@ fn foreseen(sight: &Sight, allowed: bool) -> Vec<String> {
         return vec![format!("migrations: {}", migrations.unknown_why)];
     }
     let mut said: Vec<String> = schema::warning(&sight.release, &migrations.unknown).into_iter().collect();
-    let waiting = migrations.pending.len();
-    if sight.plan.steps.contains(&Step::Migrate) && waiting > 0 {
-        said.push(format!("migrations that wait ({waiting}): {}", sentence(&migrations.pending)));
-    }
-    if migrations.destructive().next().is_some() && !allowed {
-        said.push(format!("the destructive ones are refused without allow={}", steps::DESTRUCTIVE));
+    if sight.plan.steps.contains(&Step::Migrate) {
+        said.push(schema::waiting(migrations));
+        let what = schema::destructive(migrations).filter(|_| !allowed);
+        said.extend(what.map(|what| format!("refused without allow={}: {what}", steps::DESTRUCTIVE)));
     }
     said
 }

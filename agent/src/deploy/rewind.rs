@@ -1,6 +1,6 @@
 //! The mark that a rollback with data goes back to, and what would be lost by it.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use flipside_api::{AppSpec, Code, Failure, ReleaseId, State};
 
@@ -9,7 +9,6 @@ use crate::{
     app::record::Entry,
     host::{Host, fault},
     progress::Channel,
-    sqlite::SCHEMA_CHANGED,
     sys::{
         clock,
         exec::{self, Program},
@@ -69,22 +68,27 @@ pub(super) async fn find(
         )));
     }
     channel.output("data", "comparing the databases with their mark");
-    let rows = match compare(host, spec, &mark).await? {
-        None => "the rows could not be counted in time".to_owned(),
-        Some(lines) => {
-            let rows: Vec<&str> =
-                lines.iter().map(String::as_str).filter(|line| *line != SCHEMA_CHANGED).collect();
-            if rows.is_empty() {
-                "every table has as many rows as then".to_owned()
-            } else {
-                let more = rows.len().saturating_sub(TABLES);
-                let named = rows.iter().take(TABLES).copied().collect::<Vec<_>>().join("; ");
-                if more == 0 { named } else { format!("{named}; and {more} tables more") }
-            }
+    let since = clock::rfc3339(entry.at);
+    let lost = match ask(host, spec, "compare", &mark).await?.map(|lines| told(&lines)) {
+        None => {
+            format!("all writes to the databases since {since} are lost; they could not be counted in time")
+        }
+        Some((0, _)) => format!("no row of the databases was written since {since}"),
+        Some((rows, tables)) => {
+            format!("all writes to the databases since {since} are lost, at least {rows} rows: {tables}")
         }
     };
-    let lost = format!("all writes to the databases since {} are lost: {rows}", clock::rfc3339(entry.at));
     Ok(Rewind { mark: entry.id, lost })
+}
+
+/// The number in the last line, and the tables in those before it.
+fn told(lines: &[String]) -> (u64, String) {
+    let Some((last, tables)) = lines.split_last() else { return (0, String::new()) };
+    let mut named = tables.iter().take(TABLES).cloned().collect::<Vec<_>>().join("; ");
+    if tables.len() > TABLES {
+        named.push_str(&format!("; and {} tables more", tables.len() - TABLES));
+    }
+    (last.parse().unwrap_or(0), named)
 }
 
 /// What a rollback of code alone leaves as it is, where that matters: a note, and never a failure.
@@ -94,8 +98,8 @@ pub(crate) async fn code_only(host: &Host, spec: &AppSpec, target: &ReleaseId) -
     if !mark.is_dir() {
         return None;
     }
-    let lines = compare(host, spec, &mark).await.ok()??;
-    lines.iter().any(|line| line == SCHEMA_CHANGED).then(|| {
+    let lines = ask(host, spec, "schema", &mark).await.ok()??;
+    (lines.last()? == "true").then(|| {
         format!("code only: the schema of the databases has changed since {}", clock::rfc3339(entry.at))
     })
 }
@@ -103,23 +107,49 @@ pub(crate) async fn code_only(host: &Host, spec: &AppSpec, target: &ReleaseId) -
 /// The newest deploy that replaced `target`.
 async fn replaced(host: &Host, spec: &AppSpec, target: &ReleaseId) -> Result<Option<Entry>, Failure> {
     let history = host.records.history(&spec.app, 500).await?;
-    Ok(history.into_iter().find(|entry| {
-        entry.verb == "deploy"
-            && entry.outcome.as_ref().is_some_and(|outcome| {
-                outcome.state == State::Deployed
-                    && outcome.previous.as_ref() == Some(target)
-                    && outcome.release.as_ref() != Some(target)
-            })
-    }))
+    Ok(history.into_iter().find(|entry| replaces(entry) == Some(target)))
 }
 
-/// What differs, as the app's user sees it; `None` when it cannot be told in time.
-async fn compare(host: &Host, spec: &AppSpec, mark: &Path) -> Result<Option<Vec<String>>, Failure> {
+/// The release that a deploy replaced by another, and so the one that its mark leads back to.
+fn replaces(entry: &Entry) -> Option<&ReleaseId> {
+    let outcome = entry.outcome.as_ref().filter(|outcome| outcome.state == State::Deployed)?;
+    let previous = outcome.previous.as_ref()?;
+    (entry.verb == "deploy" && outcome.release.as_ref() != Some(previous)).then_some(previous)
+}
+
+/// Of each release the deployment whose mark leads back to it: the newest. `history` is newest first.
+pub(crate) fn marks(history: &[Entry]) -> BTreeMap<ReleaseId, String> {
+    let mut marks = BTreeMap::new();
+    for entry in history {
+        if let Some(release) = replaces(entry) {
+            marks.entry(release.clone()).or_insert_with(|| entry.id.clone());
+        }
+    }
+    marks
+}
+
+/// The bytes of a mark; `None` where there is none.
+pub(crate) fn mark_bytes(mark: &Path) -> Option<u64> {
+    let mut left: Vec<_> = std::fs::read_dir(mark).ok()?.collect();
+    let mut bytes = 0;
+    while let Some(entry) = left.pop() {
+        let Ok(entry) = entry else { continue };
+        match entry.metadata() {
+            Ok(about) if about.is_dir() => left.extend(std::fs::read_dir(entry.path()).into_iter().flatten()),
+            Ok(about) => bytes += about.len(),
+            Err(_) => {}
+        }
+    }
+    Some(bytes)
+}
+
+/// What the app's user sees of the databases and a mark; `None` when it cannot be told in time.
+async fn ask(host: &Host, spec: &AppSpec, verb: &str, mark: &Path) -> Result<Option<Vec<String>>, Failure> {
     let paths = host.paths(&spec.app);
     let (program, data) = (host.program.display().to_string(), paths.data().display().to_string());
     let mark = mark.display().to_string();
     let mut argv: Vec<String> =
-        [&program, "sqlite", "compare", "--data", &data, "--mark", &mark, "--"].map(str::to_owned).to_vec();
+        [&program, "sqlite", verb, "--data", &data, "--mark", &mark, "--"].map(str::to_owned).to_vec();
     argv.extend(spec.databases.iter().cloned());
     let program = Program {
         argv,

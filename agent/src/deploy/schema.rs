@@ -78,6 +78,21 @@ pub(super) async fn unknown(
     named.into_iter().filter(is_applied).collect()
 }
 
+/// How many wait, in words.
+pub(super) fn waiting(migrations: &Migrations) -> String {
+    match migrations.pending.len() {
+        0 => "no migration waits".to_owned(),
+        1 => "1 migration waits".to_owned(),
+        n => format!("{n} migrations wait"),
+    }
+}
+
+/// Those that wait and are destructive, in a sentence.
+pub(super) fn destructive(migrations: &Migrations) -> Option<String> {
+    let text = sentence(migrations.destructive());
+    (!text.is_empty()).then_some(text)
+}
+
 /// What whoever rolls back should know of them.
 pub(super) fn warning(release: &ReleaseId, unknown: &[Migration]) -> Option<String> {
     if unknown.is_empty() {

@@ -122,6 +122,7 @@ pub(super) async fn history(host: &Host, asked: &History) -> Result<Outcome, Fai
 pub(super) async fn releases(host: &Host, app: &AppName) -> Result<Outcome, Failure> {
     let known = host.records.app(app).await?.ok_or_else(|| super::not_deployed(app))?;
     let history = host.records.history(app, 500).await?;
+    let marks = deploy::marks(&history);
     let mut found: Vec<(i64, Value)> = deploy::installed(&host.paths(app))
         .into_iter()
         .map(|(release, installed)| {
@@ -130,6 +131,7 @@ pub(super) async fn releases(host: &Host, app: &AppName) -> Result<Outcome, Fail
                 outcome.is_some_and(|it| it.state == State::Deployed && it.release.as_ref() == Some(&release))
             });
             let at = deployed.map_or(installed, |entry| entry.at);
+            let mark = marks.get(&release).map(|id| host.paths(app).marks().join(id));
             (
                 at,
                 json!({
@@ -137,6 +139,7 @@ pub(super) async fn releases(host: &Host, app: &AppName) -> Result<Outcome, Fail
                     "current": release == known.release,
                     "at": clock::rfc3339(at),
                     "who": deployed.map(|entry| &entry.who),
+                    "mark_bytes": mark.and_then(|mark| deploy::mark_bytes(&mark)),
                 }),
             )
         })

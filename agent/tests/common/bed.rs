@@ -46,6 +46,11 @@ impl Bed {
         Agent::start(self.folder.path(), Arc::default(), &self.nginx)
     }
 
+    /// An agent with more in its configuration.
+    pub fn configured(&self, more: &str) -> Agent {
+        Agent::configured(self.folder.path(), Arc::default(), &self.nginx, more)
+    }
+
     /// Another agent on the same folder, as after a restart.
     pub fn again(&self, agent: &Agent) -> Agent {
         self.again_with(agent, "")

@@ -10,17 +10,20 @@ use std::{
 
 use async_trait::async_trait;
 use flipside_agent::{
-    app::paths::AppPaths,
+    app::{paths::AppPaths, plan::Intent},
     backup::{Backups, NoBackups, Stored},
     config::Config,
     db::Db,
+    deploy::Ask,
     host::Host,
+    progress::Channel,
     router::Router,
     runtime::{InstanceSpec, Observed, Runtime, Worker, assets::Assets},
     secrets::Keyring,
 };
 use flipside_api::{
-    AppSpec, Code, Command, Deploy, Failure, Outcome, Package, ReleaseId, Reply, Request, RuntimeKind, Who,
+    AppSpec, Code, Command, Deploy, Failure, Outcome, Package, ReleaseId, Reply, Request, Rollback,
+    RuntimeKind, Who,
 };
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -272,6 +275,57 @@ pub fn spec(more: &serde_json::Value) -> AppSpec {
     .unwrap();
     all.extend(serde_json::from_value::<BTreeMap<String, serde_json::Value>>(more.clone()).unwrap());
     serde_json::from_value(serde_json::to_value(all).unwrap()).unwrap()
+}
+
+/// The same as the engine is asked for it, by salt's job 7.
+pub fn ask(deploy: Deploy) -> Ask {
+    let Deploy { mut spec, package, test, cold, allow, .. } = deploy;
+    Ask {
+        intent: Intent::Deploy,
+        verb: "deploy",
+        who: Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()) },
+        pillar: std::mem::take(&mut spec.env),
+        spec,
+        release: package.release,
+        package: package.dir.into(),
+        cold,
+        test,
+        allow,
+    }
+}
+
+/// Deploys until `event` of `step` is heard, and goes no further: what is awaited then never goes on.
+pub async fn dies_at(agent: &Agent, ask: Ask, step: &str, event: &str) {
+    let channel = Channel::new();
+    let mut heard = channel.subscribe();
+    let listens = async {
+        while let Some(Reply::Progress(progress)) = heard.next().await {
+            if progress.step == step && progress.event == event {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = listens => {}
+        ended = flipside_agent::deploy::deploy(&agent.host, ask, &channel) => {
+            panic!("{step} {event} was never heard: {ended:?}")
+        }
+    }
+}
+
+/// A rollback of the app to the release before.
+pub fn rollback() -> Rollback {
+    let app = "blog".parse().unwrap();
+    Rollback {
+        app,
+        release: None,
+        wait: 0,
+        with_data: false,
+        with_env: false,
+        test: false,
+        allow: Vec::new(),
+    }
 }
 
 /// A deploy of it.

@@ -140,6 +140,9 @@ fn show_plan(outcome: &Outcome, app: &AppName, session: &Session<'_>) -> u8 {
                 .output
                 .line(format!("  {:<10} {}", step.name, crate::output::clean(&step.message)).trim_end());
         }
+        for line in crate::output::migrations(outcome.data.as_ref()) {
+            session.output.line(line);
+        }
     }
     session.ended("plan", app.as_str(), outcome)
 }

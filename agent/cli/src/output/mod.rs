@@ -3,6 +3,7 @@
 //! With `--json` stdout holds one object (or, for a stream, one a line) and nothing else, also when the
 //! command failed. Whoever reads us through a pipe may stop reading; that is no failure of ours.
 
+mod plan;
 mod screen;
 mod table;
 
@@ -11,6 +12,7 @@ use std::io::{IsTerminal, Write};
 use flipside_api::{Failure, Outcome, Progress, State};
 use serde_json::{Value, json};
 
+pub(crate) use plan::migrations;
 pub(crate) use screen::status;
 pub(crate) use table::{render, rows};
 

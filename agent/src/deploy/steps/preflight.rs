@@ -19,10 +19,11 @@ use crate::{
 };
 
 /// How long a release may take to get better, once all that it needs is there.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
-    let schema = if ctx.will(Step::Schema) { ctx.host.assets.schema_arguments().to_vec() } else { Vec::new() };
+    let schema =
+        if ctx.will(Step::Schema) { ctx.host.assets.schema_arguments().to_vec() } else { Vec::new() };
     let (ended, timeout) = ask(ctx, schema).await?;
     if let Some(schema) = Verdict::read(&ended).and_then(|verdict| verdict.schema) {
         let _ = ctx.found.schema.set(schema);
@@ -32,7 +33,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
             verdict.status.map_or_else(|| "imported".to_owned(), |status| format!("answered {status}"))
         }
         // Its tables, and the names of its static files, may be those to come.
-        (Err(_), Some(status)) if [Step::Migrate, Step::Static, Step::Data].iter().any(|it| ctx.will(*it)) => {
+        (Err(_), Some(status))
+            if [Step::Migrate, Step::Static, Step::Data].iter().any(|it| ctx.will(*it)) =>
+        {
             ctx.found.sick.store(true, Ordering::Relaxed);
             format!("answered {status}; asked again before the switch")
         }

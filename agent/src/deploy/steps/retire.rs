@@ -9,11 +9,9 @@ use flipside_api::{Code, Failure, ReleaseId};
 use super::super::{
     context::{Context, read_env},
     fault::{Moment, point},
+    rewind,
 };
 use crate::{app::deployment::Step, sys::trash};
-
-/// How many marks an app keeps.
-const MARKS: usize = 2;
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     point(Step::Retire, Moment::During).await?;
@@ -26,14 +24,17 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         .filter_map(|overlay| Path::new(&overlay).file_name().map(|name| name.to_string_lossy().into_owned()))
         .collect();
     let (releases, marks, overlay_folder) = (ctx.paths.releases(), ctx.paths.marks(), ctx.paths.overlays());
-    let (trash, own) = (ctx.paths.trash(), ctx.work.id.clone());
+    let (trash, leads) = (ctx.paths.trash(), leads(ctx).await?);
     let removed = tokio::task::spawn_blocking(move || {
         let is_release = |name: &str| name.parse::<ReleaseId>().is_ok();
         let clear =
             |folder, keep, needed: &_, ours: &dyn Fn(&str) -> bool| clear(folder, keep, needed, ours, &trash);
         let mut removed = clear(&releases, keep, &needed, &is_release)?;
         clear(&releases, 0, &HashSet::new(), &|name| name.starts_with(".new-"))?;
-        clear(&marks, 0, &newest(&marks, own), &|_| true)?;
+        // A mark is of use for as long as the release that it leads back to is here.
+        let here = |(release, _): &(ReleaseId, String)| releases.join(release.as_str()).is_dir();
+        let kept: HashSet<String> = leads.into_iter().filter(here).map(|(_, id)| id).collect();
+        clear(&marks, 0, &kept, &|_| true)?;
         clear(&overlay_folder, 0, &overlays, &|_| true)?;
         removed.sort();
         Ok::<_, Failure>(removed)
@@ -44,19 +45,14 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     Ok(if removed.is_empty() { String::new() } else { format!("removed {}", removed.join(", ")) })
 }
 
-/// This deployment's mark and the newest others, by the time in their names: that of the folder changes when the
-/// mark is looked at. Our own may have the older name, where the clock was put back.
-fn newest(marks: &Path, own: String) -> HashSet<String> {
-    let mut names: Vec<String> = fs::read_dir(marks)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| *name != own)
-        .collect();
-    names.sort();
-    names.push(own);
-    names.into_iter().rev().take(MARKS).collect()
+/// The releases that a mark leads back to, with the deployments that made them; this one is on its way still.
+async fn leads(ctx: &Context) -> Result<Vec<(ReleaseId, String)>, Failure> {
+    let work = &ctx.work;
+    let mut marks = rewind::marks(&ctx.host.records.history(&work.spec.app, 500).await?);
+    if let Some(previous) = work.previous.as_ref().filter(|it| **it != work.release && ctx.will(Step::Mark)) {
+        marks.insert(previous.clone(), work.id.clone());
+    }
+    Ok(marks.into_iter().collect())
 }
 
 /// Removes entries of `folder`, but for the newest `keep` and those needed.
@@ -107,15 +103,5 @@ mod tests {
         assert_eq!(removed, ["b", "old"]);
         assert!(["needed", "c", "other"].iter().all(|name| folder.path().join(name).exists()));
         assert!(clear(&folder.path().join("none"), 0, &needed, |_| true, &trash).unwrap().is_empty());
-    }
-
-    #[test]
-    fn its_own_mark_is_kept_also_where_the_clock_was_put_back() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["20261128T01", "20261128T08", "20261128T09"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        let kept = newest(folder.path(), "20261128T01".to_owned());
-        assert_eq!(kept, HashSet::from(["20261128T01".to_owned(), "20261128T09".to_owned()]));
     }
 }

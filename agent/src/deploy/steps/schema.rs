@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use flipside_api::{Code, Failure, migrations::sentence};
+use flipside_api::{Code, Failure};
 
 use super::super::{
     context::Context,
@@ -25,16 +25,10 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         return behind(ctx).await;
     }
     let migrations = &found.migrations;
-    let destructive: Vec<_> = migrations.destructive().collect();
-    let waiting = match migrations.pending.len() {
-        0 => "no migration waits".to_owned(),
-        1 => "1 migration waits".to_owned(),
-        n => format!("{n} migrations wait"),
+    let waiting = schema::waiting(migrations);
+    let Some(what) = schema::destructive(migrations) else {
+        return Ok(format!("{waiting}, none destructive"));
     };
-    if destructive.is_empty() {
-        return Ok(format!("{waiting}, none of them destructive"));
-    }
-    let what = sentence(destructive);
     if !ctx.work.allow.iter().any(|risk| risk == DESTRUCTIVE) {
         return Err(refused(ctx, &what));
     }
