@@ -170,7 +170,8 @@ def test_all_databases_of_the_project_count_and_an_empty_one_can_lose_nothing(pr
     project.write(
         "other/migrations/0002_gone.py",
         "from django.db import migrations\nclass Migration(migrations.Migration):\n"
-        "    dependencies = [('other', '0001_initial')]\n    operations = [migrations.DeleteModel('Thing')]\n",
+        "    dependencies = [('other', '0001_initial')]\n"
+        "    operations = [migrations.DeleteModel('Thing')]\n",
     )
     pending = [one for one in project.look()["schema"]["pending"] if one["name"] == "0002_gone"]
     losing = {one["database"]: one["operations"] for one in pending}
@@ -193,5 +194,7 @@ def test_migrations_that_cannot_be_loaded_are_told_with_file_and_line(project: P
     report = project.look()
     assert not report["ok"] and "nothing_of_this_name" in report["error"], report
     assert any('0002_broken.py", line 1' in line for line in report["traceback"]), report
-    project.write("shop/migrations/0002_broken.py", SECOND.replace("0001_initial", "0009_lost").replace("{}", ""))
+    project.write(
+        "shop/migrations/0002_broken.py", SECOND.replace("0001_initial", "0009_lost").replace("{}", "")
+    )
     assert "0009_lost" in project.look()["error"]

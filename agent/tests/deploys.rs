@@ -13,8 +13,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{Bed, OK, SICK, deploy, names, package, picture, put, rollback, spec};
-use flipside_api::{AppName, Code, Command, Outcome, Release, Run, State, Who};
+use common::{Bed, OK, SICK, WRONG, deploy, names, package, picture, put, rollback, spec};
+use flipside_api::{AppName, Code, Command, Outcome, Release, Rollback, Run, State, Who};
 use serde_json::json;
 
 const GOOD: &str = "
@@ -72,7 +72,9 @@ async fn a_release_is_deployed_upgraded_and_rolled_back() {
     is(&same, State::Unchanged);
     assert!(agent.calls().is_empty());
 
-    let upgrade = agent.end(Command::Deploy(Box::new(deploy(spec.clone(), &two)))).await;
+    let mut newer = spec.clone();
+    newer.env.insert("EMPTY".into(), "no more".into());
+    let upgrade = agent.end(Command::Deploy(Box::new(deploy(newer, &two)))).await;
     is(&upgrade, State::Deployed);
     assert_eq!(upgrade.previous.as_ref(), Some(&one.release));
     assert_eq!(agent.calls(), ["reload"]);
@@ -88,6 +90,13 @@ async fn a_release_is_deployed_upgraded_and_rolled_back() {
         hooks.starts_with("check 1.0\nstatic 1.0\nmigrate 1.0\nonce 1.0\nafter 1.0\ncheck 2.0\n"),
         "{hooks}"
     );
+    let environment = || std::fs::read_to_string(agent.paths().env_file()).unwrap();
+    assert!(environment().contains("EMPTY='no more'\n"), "the environment of now");
+    let forth = Rollback { release: Some(two.release.clone()), ..rollback() };
+    is(&agent.end(Command::Rollback(forth)).await, State::Deployed);
+    let own = Rollback { release: Some(one.release.clone()), with_env: true, ..rollback() };
+    is(&agent.end(Command::Rollback(own)).await, State::Deployed);
+    assert!(environment().contains("EMPTY=''\n"), "the environment of then");
     let secret = |text: &str| text.lines().find(|line| line.starts_with("SECRET_KEY=")).unwrap().to_owned();
     let now = std::fs::read_to_string(agent.paths().env_file()).unwrap();
     assert_eq!(secret(&env), secret(&now), "the key is made once");
@@ -143,6 +152,39 @@ async fn what_fails_leaves_all_as_it_was() {
     let outcome = agent.end(Command::Deploy(Box::new(deploy(good, &two)))).await;
     is(&outcome, State::RolledBack);
     assert_eq!(picture(&agent), before);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_wrong_each_time_is_final_long_before_the_check_gives_up() {
+    let bed = Bed::new(WRONG).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let patient = spec(&json!({ "health": { "timeout": 600 } }));
+    let ended = agent.end(Command::Deploy(Box::new(deploy(patient, &one))));
+    let outcome = tokio::time::timeout(std::time::Duration::from_secs(120), ended).await.unwrap();
+    is(&outcome, State::RolledBack);
+    let health = outcome.steps.iter().find(|step| step.name == "health").unwrap();
+    assert!(health.ms >= 3000, "an app may need a moment: {health:?}");
+    assert!(outcome.error.unwrap().message.contains("answered 500"));
+}
+
+#[tokio::test]
+async fn a_manifest_that_releases_share_is_back_after_a_deploy_that_fails() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let collects = |fails: bool| {
+        let write = "import os, pathlib; root = pathlib.Path(os.environ['STATIC_ROOT']); \
+                     (root / 'staticfiles.json').write_text(os.environ['FLIPSIDE_RELEASE'][0])";
+        let after = if fails { "raise SystemExit(3)" } else { "" };
+        spec(&json!({ "hooks": { "static": python(write), "after": python(after) } }))
+    };
+    let manifest = agent.paths().static_root().join("staticfiles.json");
+    for (version, fails, names) in [("1.0", false, "1"), ("2.0", true, "1"), ("3.0", false, "3")] {
+        let package = package(&agent.folder, version, GOOD);
+        let outcome = agent.end(Command::Deploy(Box::new(deploy(collects(fails), &package)))).await;
+        is(&outcome, if fails { State::RolledBack } else { State::Deployed });
+        assert_eq!(std::fs::read_to_string(&manifest).unwrap(), names, "{version}");
+    }
 }
 
 #[tokio::test]

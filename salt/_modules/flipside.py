@@ -63,14 +63,13 @@ def plan(app=None, tag=None, release=None, cold=False, allow=None, **kwargs):
     return deploy(app, tag=tag, release=release, test=True, wait=0, cold=cold, allow=allow, **kwargs)
 
 
-def rollback(
-    app, release=None, test=False, wait=900, with_data=False, with_env=False, allow=None, **kwargs
-):
+def rollback(app, release=None, test=False, wait=900, with_data=False, with_env=False, allow=None, **kwargs):
     """
     Makes an earlier release current again: the one before, or ``release``.
 
-    Code only, with the environment of now, unless ``with_env`` takes the one that the release had. ``with_data``
-    puts the databases back to before the deploy: without ``allow=data`` it only says what would be lost.
+    Code only, with the environment of now, unless ``with_env`` takes the one that the release had.
+    ``with_data`` puts the databases back to before the deploy; without ``allow=data`` it only says what would
+    be lost.
 
     CLI Example: ``salt web1 flipside.rollback blog``
     """

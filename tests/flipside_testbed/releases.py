@@ -86,11 +86,14 @@ def _bad_import(project: Path) -> None:
     _append(project, "blog/views.py", "\nimport a_module_that_nobody_declared  # noqa: E402,F401\n")
 
 
-def _bad_health(project: Path) -> None:
-    _append(project, "blog/views.py", _IN_WORKER)
-    answer = "    Post.objects.exists()\n"
-    broken = f'{answer}    if SERVED:\n        return HttpResponse("the queue is away\\n", status=500)\n'
-    _replace(project, "blog/views.py", answer, broken)
+def _sick(when: str) -> Callable[[Path], None]:
+    def change(project: Path) -> None:
+        _append(project, "blog/views.py", _IN_WORKER)
+        answer = "    Post.objects.exists()\n"
+        broken = f'{answer}    if {when}:\n        return HttpResponse("the queue is away\\n", status=500)\n'
+        _replace(project, "blog/views.py", answer, broken)
+
+    return change
 
 
 def _at_import(statement: str) -> Callable[[Path], None]:
@@ -107,7 +110,9 @@ KINDS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "v2b": ("2.1", _v2),
     "renaming": ("3.0", _renaming),
     "bad-import": ("9.1", _bad_import),
-    "bad-health": ("9.2", _bad_health),
+    "bad-health": ("9.2", _sick("True")),
+    # Only where a server runs it: nothing but the health check through nginx can know.
+    "bad-health-served": ("9.6", _sick("SERVED")),
     "slow": ("9.3", _at_import("__import__('time').sleep(8)")),
     "hang": ("9.4", _at_import("__import__('time').sleep(10_000)")),
     "exit": ("9.5", _at_import("os._exit(3)")),

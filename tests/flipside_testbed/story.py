@@ -30,6 +30,7 @@ class Story:
         self.platform, self.report, self._keep = platform, report, keep
         self.salt = platform.salted.salt
         self._releases: dict[tuple[str, str], Future[str]] = {}
+        self.loaded: dict[str, Any] = {}
 
     def release(self, app: str, kind: str) -> str:
         """The id of a release that was published in the background."""
@@ -136,8 +137,9 @@ class Story:
         step.say("\n".join(app["error"]["log"][-3:]))
 
     def _bad_health(self, step: Step) -> None:
-        """a release that starts and is not healthy is rolled back."""
+        """a release that starts and is not healthy is rolled back before anybody was served by it."""
         app = self._refused(step, "bad-health")
+        claim(self.release("blog", "bad-health") not in self.loaded["releases"], str(self.loaded))
         claim(app["state"] == "rolled_back" and app["error"]["code"] == "health", str(app))
         step.say(app["error"]["message"])
 
@@ -151,6 +153,7 @@ class Story:
         claim(self.first.current("blog") == before, f"current is {self.first.current('blog')}, was {before}")
         claim(web.versions(self.first, "blog") == {before}, "another release answers")
         self._kept_all(step, load)
+        self.loaded = load.figures
         return app
 
     def _killed(self, step: Step) -> None:

@@ -12,7 +12,19 @@ from flipside_testbed import web
 from flipside_testbed.blog import Blog
 from flipside_testbed.processes import alive, wait_for
 
-STEPS = ["fetch", "env", "venv", "mark", "preflight", "static", "migrate", "switch", "health", "retire"]
+STEPS = [
+    "fetch",
+    "env",
+    "venv",
+    "mark",
+    "preflight",
+    "schema",
+    "static",
+    "migrate",
+    "switch",
+    "health",
+    "retire",
+]
 # Taken only where there are such hooks, on the first deploy, or behind a held listener.
 SOMETIMES = {"prepare", "once", "after", "hold"}
 

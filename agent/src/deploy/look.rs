@@ -103,7 +103,8 @@ async fn foresee(
     current: Option<&ReleaseId>,
 ) -> Option<Migrations> {
     let migrates = merged.hooks.migrate.as_ref().is_some_and(|list| !list.is_empty());
-    if !migrates || !matches!(ask.intent, Intent::Deploy | Intent::Rollback) {
+    let changes = matches!(ask.intent, Intent::Deploy | Intent::Rollback) && current != Some(&ask.release);
+    if !migrates || !changes {
         return None;
     }
     let untold = |why: &str| Some(Migrations { unknown_why: why.to_owned(), ..Migrations::default() });

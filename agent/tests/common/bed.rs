@@ -63,6 +63,8 @@ impl Bed {
 }
 
 pub const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+/// An app's own answer, and a wrong one.
+pub const WRONG: &str = "HTTP/1.1 500 Oh\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 pub const SICK: &str = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 pub fn names(outcome: &Outcome) -> String {

@@ -28,7 +28,7 @@ use flipside_api::{
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-pub use bed::{Bed, OK, SICK, names, picture};
+pub use bed::{Bed, OK, SICK, WRONG, names, picture};
 
 /// What runs, as the fake has it.
 #[derive(Debug, Default)]

@@ -61,6 +61,7 @@ pub(crate) async fn undo(step: Step, ctx: &Context) -> Result<(), Failure> {
         Step::Env => env::undo(ctx),
         Step::Venv => venv::undo(ctx),
         Step::Mark => mark::undo(ctx),
+        Step::Static => statics::undo(ctx).await,
         Step::Hold => hold::undo(ctx).await,
         Step::Data => data::undo(ctx).await,
         Step::Migrate => migrate::undo(ctx).await,
@@ -69,7 +70,6 @@ pub(crate) async fn undo(step: Step, ctx: &Context) -> Result<(), Failure> {
         Step::Prepare
         | Step::Preflight
         | Step::Schema
-        | Step::Static
         | Step::Once
         | Step::Health
         | Step::After

@@ -22,9 +22,12 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
-    let schema =
-        if ctx.will(Step::Schema) { ctx.host.assets.schema_arguments().to_vec() } else { Vec::new() };
-    let (ended, timeout) = ask(ctx, schema).await?;
+    let mut more = Vec::new();
+    if ctx.will(Step::Schema) {
+        more.extend(ctx.host.assets.schema_arguments());
+        more.extend((!ctx.will(Step::Migrate)).then(|| "--lenient".to_owned()));
+    }
+    let (ended, timeout) = ask(ctx, more).await?;
     if let Some(schema) = Verdict::read(&ended).and_then(|verdict| verdict.schema) {
         let _ = ctx.found.schema.set(schema);
     }

@@ -19,7 +19,7 @@ pub(crate) const DESTRUCTIVE: &str = "destructive";
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     point(Step::Schema, Moment::During).await?;
     let Some(found) = ctx.found.schema.get() else {
-        return Ok("its migrations are not Django's, and not known".to_owned());
+        return Ok("nothing is known of its migrations: they are not Django's, or cannot be told".to_owned());
     };
     if !ctx.will(Step::Migrate) {
         return behind(ctx).await;

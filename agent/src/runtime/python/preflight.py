@@ -93,6 +93,17 @@ def executed(script: Path) -> dict[str, Any]:
     return names
 
 
+def look_at_schema(report: dict[str, Any], asked: argparse.Namespace) -> None:
+    """Puts into the report what is known of the migrations."""
+    try:
+        named = [tuple(name.split(".", 1)) for name in asked.named]
+        report["schema"] = executed(asked.schema)["look"](named)
+    except Exception:
+        # A rollback may be the way out of what makes them untellable.
+        if not asked.lenient:
+            raise
+
+
 def answered_well(report: dict[str, Any], application: Callable[..., Any], asked: argparse.Namespace) -> bool:
     """Asks once, and puts into the report what came of it."""
     report["error"], report["traceback"] = "", []
@@ -115,6 +126,7 @@ def main() -> dict[str, Any]:
     parser.add_argument("--schema", type=Path, help="the script that looks at the migrations")
     parser.add_argument("--named", nargs="*", default=[], help="migrations to describe, as app.name")
     parser.add_argument("--schema-only", action="store_true", help="ask nothing")
+    parser.add_argument("--lenient", action="store_true", help="go on where the migrations cannot be told")
     parser.add_argument("--patience", type=float, default=0, help="seconds for an answer to get better")
     asked = parser.parse_args()
     begun = time.monotonic()
@@ -126,8 +138,7 @@ def main() -> dict[str, Any]:
         sys.path[:] = [entry for entry in sys.path if entry not in ("", ".")]
         application = loader["import_entry"](dict(os.environ))
         if asked.schema:
-            named = [tuple(name.split(".", 1)) for name in asked.named]
-            report["schema"] = executed(asked.schema)["look"](named)
+            look_at_schema(report, asked)
         if asked.schema_only:
             report["ok"] = True
         else:
