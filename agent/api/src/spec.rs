@@ -75,7 +75,7 @@ pub struct AppSpec {
     #[serde(default)]
     pub switch: Switch,
     /// Seconds that requests wait at a held switch before the maintenance page answers instead.
-    #[serde(default = "five")]
+    #[serde(default = "twenty")]
     pub maintenance_after: u32,
     /// Commands around a deploy; a release's manifest may replace any of the lists.
     #[serde(default)]
@@ -112,8 +112,8 @@ fn two() -> u16 {
 fn sixty() -> u32 {
     60
 }
-fn five() -> u32 {
-    5
+fn twenty() -> u32 {
+    20
 }
 fn yes() -> bool {
     true

@@ -19,23 +19,27 @@ fn app((spec, env, release, stopped): Raw) -> Result<App, DbError> {
 }
 
 /// Writes the app as it is now; `spec` is its spec as JSON.
-pub(super) fn put(db: &Connection, app: &App, spec: &str) -> rusqlite::Result<()> {
+pub(super) fn put(db: &Connection, app: &App, spec: &str) -> rusqlite::Result<usize> {
+    db.execute(
+        "INSERT INTO apps (app, spec, env, release, stopped) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (app) DO UPDATE SET spec = ?2, env = ?3, release = ?4, stopped = ?5",
+        params![app.spec.app.as_str(), spec, app.env, app.release.as_str(), app.stopped],
+    )
+}
+
+/// Keeps the environment that the deployment `id` has brought with its release. A rollback brings none of its own.
+pub(super) fn keep_env(db: &Connection, id: &str, app: &App) -> rusqlite::Result<()> {
     let (name, release) = (app.spec.app.as_str(), app.release.as_str());
     db.execute(
-        "INSERT INTO kept (app, name, value) VALUES (?1, ?2, ?3)
+        "INSERT INTO kept (app, name, value) SELECT ?1, ?2, ?3 FROM deployments WHERE id = ?4 AND verb <> 'rollback'
          ON CONFLICT (app, name) DO UPDATE SET value = excluded.value",
-        params![name, env_key(release), app.env],
+        params![name, env_key(release), app.env, id],
     )?;
     // Of releases that were long gone nothing is kept.
     db.execute(
         "DELETE FROM kept WHERE app = ?1 AND name LIKE 'env %' AND substr(name, 5) NOT IN
             (SELECT release FROM deployments WHERE app = ?1 AND release IS NOT NULL ORDER BY seq DESC LIMIT ?2)",
         params![name, ENVIRONMENTS],
-    )?;
-    db.execute(
-        "INSERT INTO apps (app, spec, env, release, stopped) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (app) DO UPDATE SET spec = ?2, env = ?3, release = ?4, stopped = ?5",
-        params![name, spec, app.env, release, app.stopped],
     )
     .map(drop)
 }

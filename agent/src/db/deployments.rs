@@ -95,6 +95,7 @@ impl Db {
             )?;
             if let (Some(app), Some(spec)) = (app, spec) {
                 apps::put(&transaction, &app, &spec)?;
+                apps::keep_env(&transaction, &id, &app)?;
             }
             transaction.execute(
                 "DELETE FROM deployments
