@@ -172,7 +172,6 @@ async fn wherever_it_is_cut_the_databases_and_the_old_release_are_back() {
         ("hold", "done"),
         ("migrate", "started"),
         ("migrate", "done"),
-        ("switch", "done"),
     ] {
         put(&agent.host.assets.schema, SAYS.as_bytes());
         let ask = common::ask(shop.asked(&["destructive"], "0"));

@@ -13,7 +13,7 @@ mod common;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
-use common::{Agent, Bed, OK, SICK, deploy, package, picture, spec};
+use common::{Agent, Bed, OK, SICK, deploy, package, picture, rollback, spec};
 use flipside_agent::sys::clock;
 use flipside_api::{Code, Command, Deploy, History, Outcome, Release, Rollback, State, Who};
 use serde_json::{Value, json};
@@ -88,8 +88,7 @@ async fn a_clock_that_is_put_changes_neither_deadlines_nor_the_order_of_things()
     assert_eq!(releases, wanted.iter().collect::<Vec<_>>());
     assert!(entries.iter().all(|entry| entry["ms"].as_u64().unwrap() < 600_000), "{entries:?}");
     // Its mark is the newest, whatever it is called.
-    let asked =
-        Rollback { app: "blog".parse().unwrap(), release: None, wait: 0, with_data: true, test: false };
+    let asked = Rollback { with_data: true, allow: vec!["data".into()], ..rollback() };
     let back = agent.end(Command::Rollback(asked)).await;
     assert_eq!((back.state, json!(back.release)), (State::Deployed, wanted[1].clone()), "{:?}", back.error);
 
