@@ -58,6 +58,7 @@ def test_a_spec_holds_only_what_the_contract_names(resolve: Callable) -> None:
     known = schema["request"]["$defs"]["AppSpec"]["properties"]
     every = options(wsgi="a:b", settings="a.b", threads=3, request_timeout=5, start_timeout=5, switch="held")
     every["options"] |= {"background": {"q": {"command": ["x"]}}, "release_header": True, "backup": False}
+    every["options"] |= {"maintenance_after": 9}
     every["options"] |= {"schedule": {"n": {"command": ["x"], "cron": "* * * * *"}}}
     spec, _ = resolve({**every, "memory": "512M", "runtime": "docker"}, users=True)
     assert set(spec) <= set(known)
