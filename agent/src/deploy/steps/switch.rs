@@ -3,7 +3,7 @@
 //! Two renames: the environment, then `current`. Workers that start in between see the old release with the new
 //! environment for an instant and are replaced by the reload that follows.
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use flipside_api::{Code, Failure, ReleaseId};
 
@@ -25,6 +25,7 @@ const LINES: usize = 30;
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     preflight::again(ctx).await?;
+    ctx.served.store(true, Ordering::Relaxed);
     let paths = &ctx.paths;
     if paths.env_next().exists() {
         keep_old_env(ctx)?;
