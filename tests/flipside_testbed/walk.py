@@ -80,7 +80,7 @@ class Walk:
         back = ("rollback", "blog", self.v1)
         return deploys | {
             "rollback": Way("rollback", back, self.v2, self.v1),
-            "with-data": Way("with-data", (*back, "--with-data"), self.v2, self.v1),
+            "with-data": Way("with-data", (*back, "--with-data", "--yes"), self.v2, self.v1),
             "env": Way("env", ("env", "apply", "blog", "--file", "-"), self.v1, self.v1),
         }
 

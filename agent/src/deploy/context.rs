@@ -86,7 +86,7 @@ pub(crate) struct Context {
     held: AtomicBool,
 }
 
-/// What a step found out for those after it. A restarted agent takes no step that asks for it.
+/// What a step found out for those after it, in the same agent.
 #[derive(Default)]
 pub(crate) struct Found {
     /// The release's migrations; nothing where they are not Django's.
@@ -131,11 +131,6 @@ impl Context {
         self.host.records.revise(&work.id, super::look::to_json(&work)?).await?;
         self.held.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Whether databases that are put back may hold what was written, and answered for, since the switch.
-    pub(crate) fn has_written(&self) -> bool {
-        self.is_held() && self.will(Step::Migrate) && self.served.load(Ordering::Relaxed)
     }
 
     /// Whether databases that are put back may hold what was written, and answered for, since the switch.

@@ -1,6 +1,6 @@
 //! Takes the steps of a deployment, or takes them back.
 
-use std::{panic::AssertUnwindSafe, sync::atomic::Ordering};
+use std::panic::AssertUnwindSafe;
 
 use flipside_api::{Code, Failure, Outcome, State, StepReport};
 use futures_util::FutureExt;
@@ -65,9 +65,6 @@ async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut 
     if let Err(failure) = note(journal, Event::Started(step), "").await {
         report.failure = Some(failure);
         return journal.note_anyway(Event::Interrupted, "").await;
-    }
-    if step == Step::Switch {
-        ctx.served.store(true, Ordering::Relaxed);
     }
     ctx.say(step.name(), "started", "", 0);
     let begun = Instant::now();

@@ -27,7 +27,8 @@ pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
 /// Removes replaced databases beyond those kept, where a deployment such as this adds some.
 pub(super) async fn prune(ctx: &Context) -> Result<(), Failure> {
     if ctx.will(Step::Data) || ctx.is_held() {
-        mark::sqlite(ctx, "prune", &folder(ctx)?).await?;
+        // Which mark it was does not matter to it.
+        mark::sqlite(ctx, "prune", &ctx.paths.marks()).await?;
     }
     Ok(())
 }

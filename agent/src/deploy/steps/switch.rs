@@ -3,7 +3,7 @@
 //! Two renames: the environment, then `current`. Workers that start in between see the old release with the new
 //! environment for an instant and are replaced by the reload that follows.
 
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 
 use flipside_api::{Code, Failure, ReleaseId};
 
@@ -26,6 +26,7 @@ const LINES: usize = 30;
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     preflight::again(ctx).await?;
+    ctx.served.store(true, Ordering::Relaxed);
     let paths = &ctx.paths;
     // Those of the new release begin when the deploy has ended.
     ctx.runtime.dismiss(paths, Runs::GoOn).await?;

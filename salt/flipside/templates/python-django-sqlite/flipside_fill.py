@@ -222,7 +222,11 @@ def _logging(settings, env, place):
     if theirs:
         return _log_files(theirs, env.get("DATA_DIR"), place)
     # With its offset, or nobody could tell what is since when.
-    line = {"format": "{asctime} {levelname} {name} {message}", "datefmt": "%Y-%m-%dT%H:%M:%S%z", "style": "{"}
+    line = {
+        "format": "{asctime} {levelname} {name} {message}",
+        "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+        "style": "{",
+    }
     handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}
     logging = {
         "version": 1,
