@@ -1,26 +1,39 @@
-"""The agent killed at each step of a deploy: finished or unwound when it starts again, and nothing is
-lost."""
+"""The agent killed in the middle of what it does: finished or unwound when it starts again, and nothing is
+lost. `make walk` kills at every moment of every step of every way, and at random times."""
 
 from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 
 from flipside_testbed import web
 from flipside_testbed.blog import Blog
 from flipside_testbed.processes import alive, wait_for
+from flipside_testbed.walk import MOMENTS, Walk
 
-STEPS = ["fetch", "env", "venv", "mark", "preflight", "static", "migrate", "switch", "health", "retire"]
-# Taken only where there are such hooks, on the first deploy, or behind a held listener.
-SOMETIMES = {"prepare", "once", "after", "hold"}
+# The ways that together have every step, each with those that none before it has.
+WAYS = ["hot", "held", "with-data", "first"]
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_deploy_cut_short_ends_one_way_or_the_other(blog: Blog, step: str) -> None:
-    # What is installed is neither fetched nor built again; v2b never gets that far.
-    kind = "v2b" if step in ("fetch", "venv") else "v2"
+@pytest.mark.timeout(1800)
+def test_a_kill_at_any_step_ends_one_way_or_the_other(blog: Blog, tmp_path: Path) -> None:
+    walk = Walk(blog, tmp_path)
+    ways, walked = walk.ways(), []
+    for way in (ways[name] for name in WAYS):
+        walk.prepare(way)
+        for step in [step for step in walk.steps(way) if step not in walked]:
+            walk.prepare(way)
+            walk.kill_at(way, step, MOMENTS[len(walked) % 3])
+            walked.append(step)
+    assert set(walked) == set(walk.every_step())
+
+
+@pytest.mark.parametrize("step", ["venv", "switch"])
+def test_whoever_asked_through_salt_is_told_how_it_ended(blog: Blog, step: str) -> None:
+    kind = "v2b"
     wanted = blog.published(kind)
     agent, log = blog.host.agent, blog.host.log / "agent.log"
     agent.stop()
@@ -39,14 +52,6 @@ def test_a_deploy_cut_short_ends_one_way_or_the_other(blog: Blog, step: str) -> 
     releases = json.loads(blog.host.cli("releases", "blog", "--json").stdout)["data"]
     assert [one["release"] for one in releases if one["current"]] == [settled]
     assert web.get(blog.host, "blog").release == settled
-
-
-def test_every_step_is_walked(blog: Blog) -> None:
-    blog.published("v2")
-    store = ("--store", str(blog.platform.store))
-    done = blog.host.cli("plan", "blog", "--tag", "v2", "--steps", *store)
-    assert set(STEPS) - set(done.stdout.split()) <= {"venv", "fetch"}  # v2 may be installed already
-    assert set(done.stdout.split()) - set(STEPS) - SOMETIMES == set()
 
 
 def test_apps_outlive_the_agent_and_are_adopted(blog: Blog) -> None:
