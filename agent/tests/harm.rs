@@ -1,5 +1,6 @@
 //! What hits a deploy from outside: a hook or the builder killed, the clock put back, a second operator.
 
+#![cfg(feature = "faults")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 
 #[allow(
