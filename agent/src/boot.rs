@@ -99,6 +99,13 @@ pub(crate) fn runtimes(
     program: &Path,
     assets: &Assets,
 ) -> anyhow::Result<Vec<Arc<dyn Runtime>>> {
+    if config.app_units {
+        anyhow::ensure!(
+            sys::users::am_root() && Path::new("/run/systemd/system").is_dir(),
+            "app_units is true in agent.toml, but {}: apply the state flipside.agent, which knows this host",
+            if sys::users::am_root() { "no systemd runs here" } else { "the agent is not root" },
+        );
+    }
     let installer = Installer {
         folder: config.state_dir.join("uwsgi"),
         uv: config.uv.clone(),
@@ -109,6 +116,7 @@ pub(crate) fn runtimes(
         installer,
         assets: assets.clone(),
         web_group: config.web_group.clone(),
+        units: config.app_units,
     };
     Ok(vec![Arc::new(process)])
 }

@@ -198,8 +198,12 @@ def public_url(host, domain):
     return f"{host['scheme']}://{name}" + ("" if port == usual else f":{port}")
 
 
-def agent_toml(host, minion_id):
-    """The text of agent.toml. JSON's strings, numbers and lists are TOML's too."""
+def agent_toml(host, minion_id, app_units=False):
+    """
+    The text of agent.toml. JSON's strings, numbers and lists are TOML's too.
+
+    ``app_units``: whether flipside.agent installs the unit of apps.
+    """
     top = {
         "id": minion_id,
         **{
@@ -211,6 +215,8 @@ def agent_toml(host, minion_id):
     }
     if host["users"]:
         top.update(build_user=host["build_user"], web_group=host["web_group"])
+    if app_units:
+        top["app_units"] = True
     tables = {"salt": {"minion_config": host["agent"]["minion_config"]}}
     if host["backup"]:
         tables["backup"] = dict(host["backup"])

@@ -111,13 +111,15 @@ class Minion:
         host = copy.deepcopy(self.host)
         host["rsyslog"]["logentries"]["token"] = bool(host["rsyslog"]["logentries"]["token"])
         host["agent"]["settings"] = {}
+        app_units = host["agent"]["manage"] and host["users"] and self._grains.get("init") == "systemd"
         absent = [str(name) for name in self.flip.get("absent") or [] if name not in apps]
         return {
             "host": host,
             "apps": apps,
             "refused": refusals,
             "absent": [name for name in absent if flipside_spec.APP.fullmatch(name)],
-            "agent_toml": flipside_host.agent_toml(self.host, self.id),
+            "app_units": app_units,
+            "agent_toml": flipside_host.agent_toml(self.host, self.id, app_units),
             "record": RECORD,
         }
 

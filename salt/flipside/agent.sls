@@ -59,6 +59,25 @@ flipside-build-user:
         agent: {{ agent | json }}
         run_dir: {{ host.run_dir }}
 
+{%- if flip.app_units %}
+/etc/systemd/system/flipside-app@.service:
+  file.managed:
+    - source: salt://flipside/files/flipside-app@.service.jinja
+    - template: jinja
+    - mode: "0644"
+    - context:
+        host: {{ {"agent": {"binary": agent.binary}, "run_dir": host.run_dir, "log_dir": host.log_dir, "apps_dir": host.apps_dir} | json }}
+    - require_in:
+      - service: flipside-agent
+  {#- Salt itself has systemd read the unit files again only for services that it manages. #}
+  module.run:
+    - name: service.systemctl_reload
+    - onchanges:
+      - file: /etc/systemd/system/flipside-app@.service
+    - require_in:
+      - service: flipside-agent
+{%- endif %}
+
 flipside-agent:
   service.running:
     - enable: True

@@ -111,13 +111,18 @@ class Platform:
 
     def publish_folder(self, folder: Path, *tags: str, version: str | None = None) -> str:
         """Publishes a project folder, under its own version or another; the release's id."""
-        argv = [str(self.root / "bin/flipside"), "publish", str(folder), "--store", str(self.store)]
-        env = clean_environment() | build.environment()
-        argv += ["--json", *(f"--tag={tag}" for tag in tags), *([f"--version={version}"] if version else [])]
-        done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")
-        return json.loads(done.stdout.strip().splitlines()[-1])["release"]
+        return publish(self.root / "bin/flipside", folder, self.store, *tags, version=version)
+
+
+def publish(flipside: Path, folder: Path, store: Path, *tags: str, version: str | None = None) -> str:
+    """Publishes a project folder into a store; the release's id."""
+    argv = [str(flipside), "publish", str(folder), "--store", str(store)]
+    env = clean_environment() | build.environment()
+    argv += ["--json", *(f"--tag={tag}" for tag in tags), *([f"--version={version}"] if version else [])]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(argv)} gave {done.returncode}: {done.stdout}{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])["release"]
 
 
 def end_everything(root: Path) -> None:

@@ -21,7 +21,7 @@ from flipside_testbed import places
 
 PYTHON = "/usr/bin/python3"
 UV = "uv==0.13.9"
-SALT = {"3006": "salt==3006.28", "3008": "salt==3008.3"}
+SALT = {"3006": "salt==3006.28", "3007": "salt==3007.15", "3008": "salt==3008.3"}
 PYTEST = [
     "pytest==8.4.2",
     "pytest-rerunfailures==16.1",
@@ -29,6 +29,8 @@ PYTEST = [
     "pytest-xdist==3.8.0",
     "msgpack==1.1.2",
 ]
+# Downloads wheels, which uv does not.
+PIP = ["pip==25.3"]
 RUFF = ["ruff==0.14.7"]
 # A program that is looked for, and the Debian package that brings it.
 PROGRAMS = {"nginx": "nginx-light", "memcached": "memcached"}
@@ -38,9 +40,11 @@ class Missing(RuntimeError):
     """Something is not installed and cannot be installed from here; the text says what to do."""
 
 
-def debian_packages() -> None:
-    """Installs the Debian packages that are missing; as an ordinary user says which."""
-    wanted = [package for program, package in PROGRAMS.items() if _which(program) is None]
+def debian_packages(*more: str) -> None:
+    """Installs the Debian packages that are missing; as an ordinary user says which. `more` are programs that
+    have the name of their package."""
+    programs = PROGRAMS | {program: program for program in more}
+    wanted = [package for program, package in programs.items() if _which(program) is None]
     if not _has_ensurepip():
         wanted.append("python3-venv")
     if not wanted:
@@ -48,7 +52,7 @@ def debian_packages() -> None:
     if not places.is_root():
         raise Missing(f"not installed: {' '.join(wanted)}. As root: apt-get install -y {' '.join(wanted)}")
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    with _lock("apt"):
+    with lock("apt"):
         _run(["apt-get", "-o", "DPkg::Lock::Timeout=120", "update", "-q"], env=env)
         _run(
             [
@@ -95,6 +99,20 @@ def ruff() -> Path:
     return _venv("ruff", RUFF, installer=uv()) / "bin/ruff"
 
 
+def wheels(requirement: str) -> Path:
+    """A folder with the wheel of one package, for a machine that reaches no index."""
+    folder = places.cache() / f"wheels-{hashlib.sha256(requirement.encode()).hexdigest()[:10]}"
+    with lock(folder.name):
+        if not folder.is_dir():
+            building = folder.with_name(f".{folder.name}.building")
+            shutil.rmtree(building, ignore_errors=True)
+            pip = [str(_venv("pip", PIP, installer=uv()) / "bin/python"), "-m", "pip", "download", "-q"]
+            how = ["--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "-d", str(building)]
+            _run([*pip, *how, requirement], env=dict(os.environ))
+            building.rename(folder)
+    return folder
+
+
 def packages(name: str, wanted: list[str]) -> Path:
     """A venv with other packages, for one test."""
     return _venv(name, wanted, installer=uv())
@@ -106,7 +124,7 @@ def _venv(name: str, packages: list[str], installer: Path | None) -> Path:
     folder = places.cache() / f"{name}-{tag}"
     if folder.is_dir():
         return folder
-    with _lock(name):
+    with lock(name):
         if folder.is_dir():
             return folder
         print(f"installing {', '.join(packages)} ...", file=sys.stderr, flush=True)
@@ -129,8 +147,8 @@ def _venv(name: str, packages: list[str], installer: Path | None) -> Path:
 
 
 @contextmanager
-def _lock(name: str) -> Iterator[None]:
-    """Two testbeds of one user may want the same tool at once."""
+def lock(name: str) -> Iterator[None]:
+    """Held while a tool is made: two testbeds of one user may want the same tool at once."""
     places.cache().mkdir(parents=True, exist_ok=True)
     with (places.cache() / f".{name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -220,4 +220,5 @@ def test_agent_toml_is_toml(own: Callable) -> None:
     assert read["id"] == "web1" and read["keep_releases"] == 3 and read["web_group"] == "www-data"
     assert read["backup"] == {"repo": odd, "recipients": ["age1"], "rpo": 5}
     assert read["salt"] == {"minion_config": "/etc/salt/minion"}
-    assert read["nginx"] == "http://127.0.0.1:80"
+    assert read["nginx"] == "http://127.0.0.1:80" and "app_units" not in read
+    assert tomllib.loads(own("flipside_host").agent_toml(host, "web1", app_units=True))["app_units"] is True

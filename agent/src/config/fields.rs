@@ -91,6 +91,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A switch, off where it is absent.
+    pub(super) fn switch(&mut self, key: &str) -> bool {
+        match self.table.remove(key) {
+            None => false,
+            Some(Value::Boolean(on)) => on,
+            Some(other) => {
+                self.wrong(key, "true or false", &other);
+                false
+            }
+        }
+    }
+
     /// Texts; absent is none.
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
         let list = match self.table.remove(key) {

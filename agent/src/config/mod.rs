@@ -34,6 +34,8 @@ pub struct Config {
     pub build_user: String,
     /// nginx's group, when the agent is root.
     pub web_group: String,
+    /// Whether each app is a unit of systemd, `flipside-app@<app>.service`, whose template is installed.
+    pub app_units: bool,
     /// The URL at which health checks ask nginx.
     pub nginx: String,
     /// memcached as host:port.
@@ -138,6 +140,7 @@ impl Config {
             python: fields.path_or("python", "/usr/bin/python3"),
             build_user: fields.text_or("build_user", "flipside-build"),
             web_group: fields.text_or("web_group", "www-data"),
+            app_units: fields.switch("app_units"),
             nginx: fields.text_or("nginx", "http://127.0.0.1:80"),
             memcached: fields.text_or("memcached", "127.0.0.1:11211"),
             keep_releases: fields.number_or("keep_releases", 2, 5),
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn every_problem_is_told_at_once() {
         let error = parse(
-            "apps_dir = \"relative\"\nkeep_releases = 1\nuwgsi = \"x\"\nnginx = \"ftp://x\"\nuv = 3\n\
+            "apps_dir = \"relative\"\nkeep_releases = 1\nuwgsi = \"x\"\nnginx = \"ftp://x\"\nuv = 3\napp_units = 1\n\
              memcached = \"nowhere\"\n[backup]\nrecipient = \"age1\"\n[salt]\nminion = 1",
         )
         .unwrap_err()
@@ -268,6 +271,7 @@ mod tests {
             "uwgsi: is no key",
             "nginx: must be",
             "uv: must be a string, not a integer",
+            "app_units: must be true or false, not a integer",
             "memcached: must be",
             "backup.repo: is missing",
             "backup.recipients: needs",

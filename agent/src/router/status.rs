@@ -48,6 +48,8 @@ async fn one(router: &Router, app: &App) -> Value {
         Ok(runtime) => runtime.observe(&paths).await,
         Err(failure) => Err(failure),
     };
+    // A limit that nobody keeps to is told as such.
+    let limited = router.host.runtime(app.spec.runtime).is_ok_and(|runtime| runtime.limits_memory());
     let (observed, problem) = match observed {
         Ok(observed) => (observed, None),
         Err(failure) => (Observed::default(), Some(failure.message)),
@@ -65,6 +67,8 @@ async fn one(router: &Router, app: &App) -> Value {
         "problem": problem,
         "busy": router.locks.holder(&app.spec.app),
         "runtime": app.spec.runtime,
+        "memory": app.spec.memory,
+        "memory_enforced": app.spec.memory.map(|_| limited),
         "domains": app.spec.domains,
         "url": app.spec.public_url,
         "vhost": app.spec.vhost,

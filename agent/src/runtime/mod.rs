@@ -87,6 +87,11 @@ pub trait Runtime: Send + Sync {
     /// Which kind it is.
     fn kind(&self) -> RuntimeKind;
 
+    /// Whether [`InstanceSpec::memory`] is enforced.
+    fn limits_memory(&self) -> bool {
+        false
+    }
+
     /// A hash of what an instance of `spec` is started with, to compare with [`Observed::options`].
     fn options(&self, spec: &InstanceSpec) -> String;
 

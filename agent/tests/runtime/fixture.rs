@@ -92,6 +92,7 @@ impl Fixture {
             },
             assets: Assets::write(&root.join("state")).unwrap(),
             web_group: "nogroup".to_owned(),
+            units: false,
         };
         let spec = InstanceSpec {
             paths,

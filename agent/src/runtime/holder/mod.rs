@@ -24,6 +24,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How long instances may take to end when the holder itself is told to.
 const LAST_DEADLINE: Duration = Duration::from_secs(40);
 
+/// The variable that holds `owner` where arguments cannot: in a unit of systemd.
+pub const OWNER: &str = "FLIPSIDE_OWNER";
+
 /// What `flipside-agent hold` is started with.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct HoldArgs {
@@ -34,7 +37,7 @@ pub struct HoldArgs {
     #[arg(long)]
     pub log: PathBuf,
     /// Who may connect to the app's socket: user and group id, with a colon between.
-    #[arg(long, value_parser = owner)]
+    #[arg(long, env = OWNER, value_parser = owner)]
     pub owner: Option<(u32, u32)>,
 }
 

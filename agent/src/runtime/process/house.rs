@@ -11,8 +11,10 @@ use flipside_api::{Code, Failure};
 use tokio::time::{Instant, sleep};
 
 use super::{
+    ProcessRuntime,
     client::{self, ClientError},
     log::LogMark,
+    unit,
 };
 use crate::{
     app::paths::AppPaths,
@@ -54,8 +56,7 @@ pub(super) async fn find(paths: &AppPaths) -> Result<Option<HolderState>, Failur
 
 /// The holder of an app, started where there is none. Its listener has no name yet then.
 pub(super) async fn find_or_start(
-    agent: &Path,
-    web_group: &str,
+    runtime: &ProcessRuntime,
     paths: &AppPaths,
     account: Option<&Account>,
 ) -> Result<Held, Failure> {
@@ -66,7 +67,7 @@ pub(super) async fn find_or_start(
     let owner = match account {
         None => None,
         Some(account) => {
-            let group = users::group(web_group).map_err(|error| {
+            let group = users::group(&runtime.web_group).map_err(|error| {
                 fault("nginx cannot be let in", &error).hint("Set web_group in agent.toml to nginx's group.")
             })?;
             Some((account.uid, group))
@@ -74,7 +75,7 @@ pub(super) async fn find_or_start(
     };
     let args = HoldArgs { run: paths.run().to_owned(), log: paths.log().to_owned(), owner };
     let mark = LogMark::now(paths.log());
-    let pid = start(agent, &args)?;
+    let pid = if runtime.units { unit::start(paths, &args).await? } else { start(&runtime.agent, &args)? };
     let deadline = Instant::now() + START;
     loop {
         if let Some(state) = find(paths).await? {

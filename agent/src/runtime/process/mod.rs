@@ -8,6 +8,7 @@ mod log;
 mod look;
 mod orphan;
 mod reach;
+mod unit;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -53,12 +54,18 @@ pub struct ProcessRuntime {
     pub assets: Assets,
     /// The group that may connect to the sockets of apps that run as users of their own: nginx's.
     pub web_group: String,
+    /// Whether holders are units of systemd.
+    pub units: bool,
 }
 
 #[async_trait]
 impl Runtime for ProcessRuntime {
     fn kind(&self) -> RuntimeKind {
         RuntimeKind::Process
+    }
+
+    fn limits_memory(&self) -> bool {
+        self.units
     }
 
     fn options(&self, spec: &InstanceSpec) -> String {
@@ -93,6 +100,7 @@ impl Runtime for ProcessRuntime {
     }
 
     async fn start(&self, spec: &InstanceSpec, release: &ReleaseId) -> Result<(), Failure> {
+        self.limit(spec).await?;
         let held = self.held(spec).await?;
         let orphans = orphan::orphans(spec.paths.run(), Some(&held.state));
         if orphans.is_empty() {
@@ -121,6 +129,7 @@ impl Runtime for ProcessRuntime {
         match active(&spec.paths, &state).await {
             None => self.start(spec, release).await,
             Some(instance) => {
+                self.limit(spec).await?;
                 self.retire_all_but(&spec.paths, &state, &instance.name).await?;
                 retire_orphans(&spec.paths).await?;
                 self.chain(spec, release, &instance).await
@@ -130,14 +139,17 @@ impl Runtime for ProcessRuntime {
 
     async fn replace(&self, spec: &InstanceSpec, release: &ReleaseId) -> Result<(), Failure> {
         match house::find(&spec.paths).await? {
-            Some(state) if !state.instances.is_empty() => self.relay(spec, release).await,
+            Some(state) if !state.instances.is_empty() => {
+                self.limit(spec).await?;
+                self.relay(spec, release).await
+            }
             _ => self.start(spec, release).await,
         }
     }
 
     async fn hold(&self, paths: &AppPaths) -> Result<(), Failure> {
         let account = house::account_of(paths);
-        let held = house::find_or_start(&self.agent, &self.web_group, paths, account.as_ref()).await?;
+        let held = house::find_or_start(self, paths, account.as_ref()).await?;
         retire_orphans(paths).await?;
         house::retire(paths, &names(&held.state), GENTLY).await
     }
@@ -156,7 +168,11 @@ impl Runtime for ProcessRuntime {
 
 impl ProcessRuntime {
     async fn held(&self, spec: &InstanceSpec) -> Result<Held, Failure> {
-        house::find_or_start(&self.agent, &self.web_group, &spec.paths, spec.account.as_ref()).await
+        house::find_or_start(self, &spec.paths, spec.account.as_ref()).await
+    }
+
+    async fn limit(&self, spec: &InstanceSpec) -> Result<(), Failure> {
+        if self.units { unit::limit(&spec.paths, spec.memory).await } else { Ok(()) }
     }
 
     /// Waits until the running instance serves `release`, and brings it there where it serves another.
