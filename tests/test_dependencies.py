@@ -19,8 +19,8 @@ ALLOWED = {"Apache-2.0", "MIT", "MIT-0", "ISC", "0BSD", "Zlib", "Unlicense", "Un
 ALLOWED |= {"BSD-2-Clause", "BSD-3-Clause", "BlueOak-1.0.0", "Apache-2.0 WITH LLVM-exception"}
 # Advisories about what we do not do, each with the reason.
 HARMLESS = {
-    "RUSTSEC-2023-0071": "the time that rsa takes tells of the key that it decrypts with: age does so only for "
-    "a restore with somebody's RSA key of ssh, in a command of theirs that answers nobody over a network",
+    # A restore with somebody's RSA key of ssh is a command of theirs, and answers nobody over a network.
+    "RUSTSEC-2023-0071": "the time that rsa takes to decrypt tells of the key",
 }
 
 

@@ -15,6 +15,7 @@ mod recover;
 mod rewind;
 mod run;
 mod steps;
+mod vhost;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -83,6 +84,9 @@ pub async fn deploy(host: &Arc<Host>, ask: Ask, channel: &Arc<Channel>) -> Resul
     }
     if ask.test {
         return Ok(planned(&sight));
+    }
+    if ask.intent == Intent::Deploy {
+        vhost::check(&ask.spec, &host.paths(&ask.spec.app))?;
     }
     if sight.plan.kind == Kind::Unchanged {
         return Ok(Outcome {
