@@ -170,5 +170,28 @@ mod tests {
             let id = ReleaseId::of("1.0", &bytes).unwrap();
             prop_assert!(Manifest::understand(&bytes, &blog(), &id).is_err());
         }
+
+        /// Changed by somebody who makes the release's name fit: what passes still leads nowhere else.
+        #[test]
+        fn a_changed_manifest_names_no_other_place(
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), 0..4u8, any::<char>()), 1..6),
+        ) {
+            let mut text: Vec<char> = text(&wheel("blog-1.0-py3-none-any.whl")).chars().collect();
+            for (at, how, char) in changes {
+                let at = at.index(text.len());
+                match how {
+                    0 => text[at] = char,
+                    1 => text.insert(at, char),
+                    2 => drop(text.remove(at)),
+                    _ => text.insert(at, ['/', '.', '-', '"', '\\', '\n', '\0', ' '][char as usize % 8]),
+                }
+            }
+            if let Ok(manifest) = understand(&text.into_iter().collect::<String>()) {
+                for file in &manifest.files {
+                    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._+!-".contains(&b);
+                    prop_assert!(file.name.bytes().all(plain) && !file.name.starts_with(['.', '-']));
+                }
+            }
+        }
     }
 }

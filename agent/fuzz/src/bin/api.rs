@@ -1,0 +1,4 @@
+//! Hands `api` what libFuzzer thinks of.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| flipside_fuzz::api(data));
