@@ -18,10 +18,12 @@ from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, remove_eve
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `both` run on both series; pytest groups them so that each platform starts once."""
+    """Tests marked `both` run on both long-lived series, those of one `series` on it alone; pytest groups
+    them so that each platform starts once."""
     if "platform" in metafunc.fixturenames:
         both = metafunc.definition.get_closest_marker("both")
-        series = ["3006", "3008"] if both else ["3006"]
+        named = metafunc.definition.get_closest_marker("series")
+        series = list(named.args) if named else ["3006", "3008"] if both else ["3006"]
         metafunc.parametrize("platform", series, indirect=True, scope="session")
 
 
