@@ -76,7 +76,7 @@ def shop(blog: Blog) -> Iterator[Host]:
 
 
 def _shop_files(host: Host) -> dict[str, tuple[int, int, int]]:
-    """What lies in the shop's folders, whose it is, and how it may be used. Its databases change by themselves."""
+    """What lies in the shop's folders, and whose it is. Its databases change by themselves."""
     found = {}
     for folder in ("data", "media", "static"):
         for path in (host.apps / "shop" / folder).rglob("*"):

@@ -1,4 +1,4 @@
-"""What Salt 3007 does in its own way: its bus, its loader, its returns. The rest is as on the other series."""
+"""What Salt 3007 does in its own way: its bus, its loader, its returns. The rest is as elsewhere."""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ from flipside_testbed.processes import wait_for
 from flipside_testbed.releases import project
 from flipside_testbed.traffic import traffic
 
+pytestmark = pytest.mark.xdist_group("node")
+
 UNIT, AGENT = "flipside-app@blog.service", "flipside-agent.service"
 MEMORY = 300 << 20
 SECRET = "canary-of-the-unit"
