@@ -66,7 +66,7 @@ flipside-build-user:
     - template: jinja
     - mode: "0644"
     - context:
-        host: {{ {"agent": {"binary": agent.binary}, "run_dir": host.run_dir, "log_dir": host.log_dir, "apps_dir": host.apps_dir} | json }}
+        host: {{ host | json }}
     - require_in:
       - service: flipside-agent
   {#- Salt itself has systemd read the unit files again only for services that it manages. #}
