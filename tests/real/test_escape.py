@@ -44,9 +44,13 @@ for name in ("env", "env.next", "current", "vhost", "releases/x", "overlays/x"):
 for name in ("data", "media", "static"):
     t(f"move {name}", lambda: os.rename(f"{home}/{name}", f"{home}/moved"))
     t(f"write {name} of the shop", lambda: open(f"{shop}/{name}/x", "w"))
-for name in ("env", "data/db.sqlite3", "marks", "backup"):
-    t(f"read {name} of the shop", lambda: os.scandir(f"{shop}/{name}") if name in ("marks", "backup")
-        else open(f"{shop}/{name}"))
+for name in ("env", "data/db.sqlite3"):
+    t(f"read {name} of the shop", lambda: open(f"{shop}/{name}"))
+t("read the backups' state of the shop", lambda: os.scandir(f"{shop}/backup"))
+for mark in os.scandir(f"{shop}/marks"):
+    t("read a mark of the shop", lambda: os.scandir(mark.path))
+for file in ("agent.db", "agent.db-wal", "lock"):
+    t(f"write {file}", lambda: open(f"{state}/{file}", "a"))
 for name in ("app.sock", "holder.sock", "holder.lock", "maintenance"):
     t(f"replace {name}", lambda: os.symlink("/etc/passwd", f"{run}/{name}.x"))
     t(f"remove {name}", lambda: os.unlink(f"{run}/{name}"))

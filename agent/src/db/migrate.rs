@@ -81,7 +81,9 @@ pub(super) fn migrate(connection: &Connection, path: &Path) -> Result<(), DbErro
     }
     if found > 0 && found < known {
         let copy = format!("{}.v{found}", path.display());
-        if !Path::new(&copy).exists() {
+        let copied = std::fs::metadata(&copy).is_ok_and(|copy| copy.len() > 0);
+        if !copied {
+            super::private(Path::new(&copy))?;
             connection.execute("VACUUM INTO ?1", [copy]).map_err(sql("copy it before its migration"))?;
         }
     }

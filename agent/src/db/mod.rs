@@ -10,6 +10,9 @@ mod records;
 mod requests;
 
 use std::{
+    fs::{self, OpenOptions, Permissions},
+    io,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -43,6 +46,15 @@ pub enum DbError {
         /// Ours.
         known: u32,
     },
+    /// The file cannot be made ours alone.
+    #[error("cannot keep others from {}", path.display())]
+    Private {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// What is stored makes no sense.
     #[error("agent.db: {0}")]
     Damaged(String),
@@ -64,6 +76,7 @@ impl Db {
     /// When it cannot be opened, is damaged, or is newer than this agent.
     pub fn open(path: &Path) -> Result<Self, DbError> {
         let sql = |what| move |source| DbError::Sql { what, source };
+        private(path)?;
         let connection = Connection::open(path).map_err(sql("open it"))?;
         connection.busy_timeout(Duration::from_secs(5)).map_err(sql("set its timeout"))?;
         connection
@@ -89,6 +102,21 @@ impl Db {
         .map_err(|_| DbError::Ending)?
         .map_err(|source| DbError::Sql { what, source })
     }
+}
+
+/// Makes the file where it is missing, and keeps everybody else from it: others may pass through its folder.
+/// SQLite's own files beside it take its mode.
+fn private(path: &Path) -> Result<(), DbError> {
+    let failed = |source| DbError::Private { path: path.to_owned(), source };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    // An earlier agent may have made them.
+    for left in ["", "-wal", "-shm"] {
+        let left = format!("{}{left}", path.display());
+        if Path::new(&left).exists() {
+            fs::set_permissions(left, Permissions::from_mode(0o600)).map_err(failed)?;
+        }
+    }
+    file.map(drop).map_err(failed)
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, DbError> {

@@ -184,3 +184,21 @@ async fn a_file_of_the_first_version_is_copied_and_migrated() {
     assert!(db.unannounced(0, 100).await.unwrap().is_empty());
     assert!(folder.path().join("agent.db.v1").exists());
 }
+
+#[test]
+fn nobody_else_may_read_what_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.db");
+    // As an earlier agent left it.
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(&format!("PRAGMA journal_mode=WAL; {} PRAGMA user_version = 1;", migrate::STEPS[0]))
+        .unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let _db = Db::open(&path).unwrap();
+    let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap()).collect();
+    names.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in &names {
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+    }
+    assert!(names.len() >= 4, "agent.db, its copy, -shm and -wal: {names:?}");
+}
