@@ -5,12 +5,7 @@ PYTHON_FILES := $(wildcard tests salt master-plugin tasks.py)
 # One set of features for all of a test run, so that nothing is compiled twice.
 FAULTS := --features flipside-agent/faults
 
-# What libFuzzer is guided by; the compiler need not be a nightly one.
-COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-  -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions=yes
-
-.PHONY: help demo demo-down test test-fast rust-tests lint fmt bench walk fuzz package
+.PHONY: help demo demo-down test test-fast rust-tests lint fmt bench walk package
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
@@ -51,13 +46,6 @@ bench: ## figures beside those of a peer, measured in one run; NAME=... one of t
 
 walk: ## kills the agent at every moment of every step, under load; KILLS=100 at so many random times, FULL=1 full disks, HARM=1 other victims
 	@$(TESTBED) tests/walk.py $(if $(KILLS),--random $(KILLS)) $(if $(FULL),--full-disk) $(if $(HARM),--harm) $(if $(TWICE),--twice) $(WAYS)
-
-fuzz: ## explores what peers may send, guided by coverage; NAME=bus or api, SECONDS=60
-	@host="$$(rustc -vV | sed -n 's/^host: //p')" && name="$(or $(NAME),bus)" && \
-	RUSTFLAGS="$(COVERAGE)" CARGO_PROFILE_RELEASE_LTO=off cargo build --release --locked --target "$$host" \
-	    --target-dir target/fuzz --package flipside-fuzz --features libfuzzer && \
-	"target/fuzz/$$host/release/fuzz-$$name" -max_total_time=$(or $(SECONDS),60) -max_len=4096 \
-	    -artifact_prefix=target/fuzz/ "agent/fuzz/corpus/$$name"
 
 package: ## the two programs as a release build, stripped
 	cargo build --release --workspace --bins --locked

@@ -187,8 +187,8 @@ def test_a_database_that_is_a_link_brings_him_no_other(blog: Blog, shop: Host) -
     before = hashlib.sha256(theirs.read_bytes()).hexdigest()
     try:
         _as_app(shop, "ln", "-s", str(theirs), str(database))
-        for said in (blog.salt("backup").app("blog"), blog.deploy("v2")):
-            assert said["result"] is False and said["error"]["message"], said
+        said = blog.deploy("v2")
+        assert said["result"] is False and said["error"]["message"], said
         # A restore may put the app's own database in the link's place.
         blog.salt("restore")
         assert hashlib.sha256(theirs.read_bytes()).hexdigest() == before

@@ -1,7 +1,7 @@
 //! What must hold of any bytes that a peer sends. Each function panics where it does not.
 //!
-//! `make fuzz` explores with libFuzzer, which keeps what reaches new code in `corpus/`. Every test run tries what
-//! is kept there, and changes of it for a few seconds (`explore`).
+//! Every test run tries what is kept in `corpus/`, and changes of it for a few seconds (`explore`). What once failed
+//! goes there.
 
 #[cfg(test)]
 mod explore;

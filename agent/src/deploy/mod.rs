@@ -103,6 +103,9 @@ pub async fn deploy(host: &Arc<Host>, ask: Ask, channel: &Arc<Channel>) -> Resul
     if ask.intent == Intent::Deploy {
         vhost::check(&ask.spec, &host.paths(&ask.spec.app))?;
     }
+    if ask.intent == Intent::Deploy {
+        vhost::check(&ask.spec, &host.paths(&ask.spec.app))?;
+    }
     if sight.plan.kind == Kind::Unchanged {
         return Ok(Outcome {
             release: Some(ask.release),

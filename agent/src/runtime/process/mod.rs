@@ -68,7 +68,7 @@ impl Runtime for ProcessRuntime {
     }
 
     fn limits_memory(&self) -> bool {
-        self.units
+        self.units || self.containers.is_some()
     }
 
     fn options(&self, spec: &InstanceSpec) -> String {
