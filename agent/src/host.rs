@@ -5,11 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use flipside_api::{AppName, AppSpec, Code, Failure, RuntimeKind};
 
 use crate::{
-    app::paths::AppPaths,
+    app::{paths::AppPaths, record::App},
     config::Config,
     db::Db,
     records::Records,
-    runtime::{Account, InstanceSpec, Runtime, assets::Assets},
+    runtime::{Account, InstanceSpec, Runtime, assets::Assets, crew, holder::protocol::Crew},
     secrets::Keyring,
     sys::users,
 };
@@ -69,6 +69,14 @@ impl Host {
             return Err(Failure::new(Code::Spec, format!("{} may not run as root", spec.app)));
         }
         Ok(Some(account))
+    }
+
+    /// What should run beside the app's web workers.
+    ///
+    /// # Errors
+    /// When the app's user is missing.
+    pub fn crew(&self, app: &App) -> Result<Crew, Failure> {
+        Ok(crew::wanted(&app.spec, &app.release, &self.paths(&app.spec.app), self.account(&app.spec)?))
     }
 
     /// What an instance of the app should be.

@@ -12,6 +12,8 @@ __virtualname__ = "flipside"
 MARKS = {True: "✓", False: "✗"}
 FIRST = (
     "app",
+    "background",
+    "schedule",
     "health",
     "state",
     "current",
@@ -140,7 +142,25 @@ def _status(said):
             row["backup"], wrong = _backup(data["backup"])
             lines += [f"  ! {_clean(name)}: {line}" for line in wrong]
         rows.append(row)
-    return lines + [f"  {line}" for line in _table(rows)]
+    lines += [f"  {line}" for line in _table(rows)]
+    for kind in ("background", "schedule"):
+        beside = [one for name, entry in sorted(said["apps"].items()) for one in _beside(name, entry, kind)]
+        lines += [f"  {line}" for line in _table(beside)]
+    return lines
+
+
+def _beside(name, entry, kind):
+    """What runs beside an app's web workers, a row each."""
+    data = entry.get("data") if isinstance(entry.get("data"), dict) else {}
+    for one in data.get(kind) or []:
+        own = f"{one.get('name')}.{one['number']}" if "number" in one else one.get("name")
+        row = {"app": name, kind: own, **{key: one[key] for key in one if key not in ("name", "number")}}
+        for key in ("running", "last"):
+            run = row.pop(key, None)
+            if isinstance(run, dict):
+                row[key] = f"pid {run.get('pid')}" if key == "running" else f"code {run.get('code')}"
+                row |= {"at": run.get("at"), "ms": run.get("ms")} if key == "last" else {}
+        yield row
 
 
 def _backup(databases):

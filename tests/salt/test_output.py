@@ -106,6 +106,24 @@ def test_the_status(screen: ModuleType) -> None:
     ]
 
 
+def test_what_runs_beside_the_web_workers(screen: ModuleType) -> None:
+    queue = {"name": "queue", "number": 1, "pid": 7, "release": "2-b", "restarts": 0, "ended": None}
+    last = {"at": "2026-11-28T03:10:00Z", "ms": 1500, "code": 3, "problem": "ended with code 3"}
+    nightly = {"name": "nightly", "cron": "10 3 * * *", "running": None, "last": last}
+    data = {
+        "state": "running",
+        "background": [queue],
+        "schedule": [nightly],
+        "problems": ["schedule nightly ended"],
+    }
+    text = screen.output({"web1": whole({"blog": entry(data=data)}, host={"id": "web1"})})
+    assert "  ! blog: schedule nightly ended" in text, text
+    rows = [line.split() for line in text.splitlines()]
+    assert ["APP", "BACKGROUND", "RELEASE", "RESTARTS", "PID"] in rows, text
+    assert ["blog", "queue.1", "2-b", "0", "7"] in rows, text
+    assert "code 3  1.5 s" in text, text
+
+
 def test_the_status_of_backups(screen: ModuleType) -> None:
     def shown(**about: object) -> str:
         data = {"state": "running", "backup": {"db": {"lag_seconds": 3, "verified_seconds": None} | about}}

@@ -7,3 +7,4 @@ pub mod paths;
 pub mod plan;
 pub mod platform;
 pub mod record;
+pub mod timetable;

@@ -22,6 +22,7 @@ use crate::{
     app::record::App,
     host::{Host, fault},
     progress::Channel,
+    runtime::crew::Runs,
     sys::clock,
 };
 
@@ -122,7 +123,11 @@ impl Stored {
         let (runtime, paths) = (host.runtime(app.spec.runtime)?, host.paths(&app.spec.app));
         let instance = host.instance(&app.spec, host.account(&app.spec)?);
         let up = runtime.observe(&paths).await?.listening;
-        let held = if up { runtime.hold(&paths).await } else { Ok(()) };
+        // Whatever writes beside the web workers ends first; the caller brings it back.
+        let held = match runtime.dismiss(&paths, Runs::End).await {
+            Ok(()) if up => runtime.hold(&paths).await,
+            dismissed => dismissed,
+        };
         let databases = fetched.iter().map(|one| one.database.clone()).collect();
         let task = Task::Swap { databases, aside: aside.to_owned(), stamp: stamp.to_owned() };
         let swapped = match held {

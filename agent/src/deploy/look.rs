@@ -17,6 +17,7 @@ use crate::{
         plan::{Facts, Intent, Plan, Wanted, plan},
         platform::{self, Offer},
         record::App,
+        timetable::Timetable,
     },
     host::{Host, fault},
     runtime::Observed,
@@ -107,6 +108,12 @@ fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failu
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::new(Code::Spec, all.join("; ")).hint("mend the app's pillar (or the package's hooks)")
     })?;
+    for (name, schedule) in &spec.schedule {
+        Timetable::parse(&schedule.cron, jiff::tz::TimeZone::UTC).map_err(|problem| {
+            Failure::new(Code::Spec, format!("options.schedule.{name}.cron: {problem}"))
+                .hint("write minute, hour, day, month and weekday, such as \"10 3 * * *\"")
+        })?;
+    }
     if spec.wsgi.is_none() {
         return Err(Failure::new(
             Code::Spec,

@@ -4,6 +4,7 @@
 //! deployment when it starts again ([`recover`]).
 
 mod context;
+mod crew;
 mod fault;
 mod hooks;
 mod journal;
@@ -37,6 +38,7 @@ use journal::Journal;
 use look::Sight;
 
 pub(crate) use context::read_env;
+pub(crate) use crew::{is_settled, settle, settle_known};
 #[cfg(feature = "faults")]
 pub use fault::check as check_fault;
 pub(crate) use look::unseal;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     context::Context,
+    crew,
     fault::{Moment, point},
     journal::Journal,
     steps,
@@ -56,6 +57,7 @@ pub(super) async fn run(
         // It stays unfinished on record, and is ended in the same way before anything else is done with the app.
         tracing::error!(id = ctx.work.id, %error, "DeploymentEndRecordFailed");
     }
+    crew::settle_known(&ctx.host, &ctx.work.spec.app).await;
     outcome
 }
 

@@ -11,7 +11,7 @@ use std::{
 use flipside_api::{AppName, Failure, Who};
 
 use super::Router;
-use crate::app::record::App;
+use crate::{app::record::App, deploy};
 
 /// How often is looked. A look asks one socket an app.
 const EVERY: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ impl Router {
     }
 
     async fn keep_one(&self, app: App) -> Result<(), Failure> {
-        if self.is_up(&app).await? {
+        if self.is_up(&app).await? && deploy::is_settled(&self.host, &app).await? {
             return Ok(());
         }
         let who = Who { via: "agent".into(), ..Who::default() };
@@ -63,12 +63,12 @@ impl Router {
             return Ok(());
         };
         if self.is_up(&app).await? {
-            return Ok(());
+            return deploy::settle(&self.host, &app).await;
         }
         let instance = self.host.instance(&app.spec, self.host.account(&app.spec)?);
         self.host.runtime(app.spec.runtime)?.start(&instance, &app.release).await?;
         tracing::warn!(app = %app.spec.app, release = %app.release, "AppBroughtBack");
-        Ok(())
+        deploy::settle(&self.host, &app).await
     }
 
     /// Whether the listener is held and somebody works behind it.

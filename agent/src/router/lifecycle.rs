@@ -9,7 +9,7 @@ use crate::{
     app::record::{App, Begin},
     deploy,
     host::fault,
-    runtime::Runtime,
+    runtime::{Runtime, crew::Runs},
     sys::{atomic_write, beneath, clock, trash},
 };
 
@@ -39,15 +39,22 @@ async fn change(
     }
     match verb {
         "reload" => runtime.reload(&spec, &app.release).await.map(|()| "every worker is new"),
-        "restart" => runtime.replace(&spec, &app.release).await.map(|()| "a fresh instance serves"),
+        "restart" => {
+            runtime.dismiss(&paths, Runs::GoOn).await?;
+            let replaced = runtime.replace(&spec, &app.release).await;
+            deploy::settle(host, app).await?;
+            replaced.map(|()| "a fresh instance serves")
+        }
         "start" => {
             runtime.start(&spec, &app.release).await?;
             host.records.set_stopped(&app.spec.app, false).await?;
+            deploy::settle(host, app).await?;
             Ok(if up { "it ran already" } else { "it runs" })
         }
         _ => {
             // First on record: an agent that is killed in between must not start it again.
             host.records.set_stopped(&app.spec.app, true).await?;
+            runtime.dismiss(&paths, Runs::End).await?;
             runtime.stop(&paths).await?;
             Ok(if up { "it is stopped" } else { "it did not run" })
         }
@@ -60,6 +67,7 @@ pub(super) async fn restore(router: &Router, call: &Call<'_>, asked: &Restore) -
     let app = router.known(&asked.app).await?;
     let id = begin(router, call.verb, call.who, &app).await?;
     let ended = router.backups.restore(&app, asked, call.channel).await;
+    deploy::settle_known(&router.host, &app.spec.app).await;
     // What fails before the swap has changed nothing.
     let outcome = ended.unwrap_or_else(|failure| Outcome::bad(State::Refused, failure));
     let outcome = Outcome { id: Some(id.clone()), release: Some(app.release), ..outcome };
@@ -104,7 +112,9 @@ async fn clear(router: &Router, app: &App) -> Result<&'static str, Failure> {
     let host = &router.host;
     let paths = host.paths(&app.spec.app);
     host.records.set_stopped(&app.spec.app, true).await?;
-    host.runtime(app.spec.runtime)?.stop(&paths).await?;
+    let runtime = host.runtime(app.spec.runtime)?;
+    runtime.dismiss(&paths, Runs::End).await?;
+    runtime.stop(&paths).await?;
     for path in [
         paths.current(),
         paths.env_file(),

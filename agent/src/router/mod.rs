@@ -3,6 +3,7 @@
 //! A command runs in a task of the router's own: whoever asked may leave. The same id, verb and app joins a
 //! running command, and gets the recorded outcome of one that has ended.
 
+mod crew;
 mod deploys;
 mod keep;
 mod lifecycle;

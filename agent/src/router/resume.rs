@@ -89,10 +89,11 @@ impl Router {
         let runtime = self.host.runtime(app.spec.runtime)?;
         if runtime.observe(&self.host.paths(&app.spec.app)).await?.listening {
             tracing::info!(app = %app.spec.app, "AppAdopted");
-            return Ok(());
+            return deploy::settle(&self.host, &app).await;
         }
         let instance = self.host.instance(&app.spec, self.host.account(&app.spec)?);
         runtime.start(&instance, &app.release).await?;
+        deploy::settle(&self.host, &app).await?;
         tracing::info!(app = %app.spec.app, release = %app.release, "AppStarted");
         Ok(())
     }

@@ -3,12 +3,12 @@
 use flipside_api::{AppName, Failure, History, Outcome, State, VERSION};
 use serde_json::{Map, Value, json};
 
-use super::Router;
+use super::{Router, crew};
 use crate::{
     app::record::App,
     deploy,
     host::Host,
-    runtime::{Observed, Worker},
+    runtime::{Observed, Worker, holder::protocol::CrewState},
     sys::{clock, users},
 };
 
@@ -59,10 +59,17 @@ async fn one(router: &Router, app: &App) -> Value {
         (_, true, n) if n > 0 && n == observed.workers.len() => "running",
         (_, true, _) => "degraded",
     };
+    let crew = match router.host.runtime(app.spec.runtime) {
+        Ok(runtime) => runtime.crew(&paths).await.unwrap_or_default(),
+        Err(_) => CrewState::default(),
+    };
     json!({
         "release": app.release,
         "state": state,
         "problem": problem,
+        "problems": crew::problems(&crew),
+        "background": crew.background.iter().map(crew::post).collect::<Vec<_>>(),
+        "schedule": crew.schedule.iter().map(crew::timed).collect::<Vec<_>>(),
         "busy": router.locks.holder(&app.spec.app),
         "runtime": app.spec.runtime,
         "domains": app.spec.domains,

@@ -4,6 +4,7 @@
 //! losing a request: the listener is held by a process of its own for as long as the app is up.
 
 pub mod assets;
+pub mod crew;
 pub mod holder;
 pub mod process;
 pub mod uwsgi;
@@ -12,6 +13,10 @@ use async_trait::async_trait;
 use flipside_api::{Failure, ReleaseId, RuntimeKind};
 use serde::{Deserialize, Serialize};
 
+use self::{
+    crew::Runs,
+    holder::protocol::{Crew, CrewState},
+};
 use crate::app::paths::AppPaths;
 
 /// A system user that processes run as.
@@ -108,4 +113,19 @@ pub trait Runtime: Send + Sync {
 
     /// Ends the app: workers gently, then the listener.
     async fn stop(&self, paths: &AppPaths) -> Result<(), Failure>;
+
+    /// What runs beside the web workers. Like the two below it asks the app's holder, wherever that runs.
+    async fn crew(&self, paths: &AppPaths) -> Result<CrewState, Failure> {
+        crew::state(paths).await
+    }
+
+    /// Begins what runs beside the web workers. Whatever ran before must have been dismissed.
+    async fn employ(&self, paths: &AppPaths, crew: Crew) -> Result<(), Failure> {
+        crew::employ(paths, crew).await
+    }
+
+    /// Ends it gently, and waits until it has ended.
+    async fn dismiss(&self, paths: &AppPaths, runs: Runs) -> Result<(), Failure> {
+        crew::dismiss(paths, runs).await
+    }
 }

@@ -25,10 +25,12 @@ use tokio::{
 
 use crate::runtime::Account;
 
+mod follow;
 mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use follow::{Followed, Tell, Until, ending, follow, retire, see_off};
 pub use serve::{LISTENER, converse, detach, serve};
 
 /// Where one line is cut when it does not end.

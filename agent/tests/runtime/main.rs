@@ -9,6 +9,7 @@
 
 mod bad_releases;
 mod client;
+mod crew;
 mod fixture;
 mod hostile;
 mod kills;

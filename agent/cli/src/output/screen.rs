@@ -11,6 +11,8 @@ const COLUMNS: [&str; 17] = [
     "app", "health", "state", "release", "deployed", "by", "workers", "queue", "req_s", "p50", "p99", "5xx",
     "rss", "restarts", "backup", "db", "url",
 ];
+const BACKGROUND: [&str; 7] = ["app", "background", "pid", "release", "since", "restarts", "ended"];
+const SCHEDULE: [&str; 8] = ["app", "schedule", "cron", "next", "now", "last", "at", "ms"];
 /// Told in other words, or of no use on a screen.
 const HIDDEN: [&str; 6] = ["vhost", "problem", "busy", "maintenance", "runtime", "workers"];
 
@@ -32,7 +34,43 @@ pub(crate) fn status(data: &Value) -> Vec<String> {
     } else {
         lines.extend(render(&rows, &COLUMNS));
     }
+    for (kind, columns) in [("background", &BACKGROUND[..]), ("schedule", &SCHEDULE)] {
+        let beside = beside(data, kind);
+        if !beside.is_empty() {
+            lines.push(String::new());
+            lines.extend(render(&beside, columns));
+        }
+    }
     lines
+}
+
+/// What runs beside the web workers of all apps, a row each.
+fn beside(data: &Value, kind: &str) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (name, app) in data.get("apps").and_then(Value::as_object).into_iter().flatten() {
+        for it in app.get(kind).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_object) {
+            let mut row = it.clone();
+            row.insert("app".to_owned(), json!(name));
+            let own = row.remove("name").unwrap_or_default();
+            let own = own.as_str().unwrap_or_default();
+            let number = row.remove("number").map_or_else(String::new, |number| format!(".{number}"));
+            row.insert(kind.to_owned(), json!(format!("{own}{number}")));
+            for (key, prefix) in [("running", "now"), ("last", "last")] {
+                let Some(Value::Object(run)) = row.remove(key) else { continue };
+                let word = match (key, &run["code"]) {
+                    ("running", _) => format!("pid {}", run["pid"]),
+                    (_, Value::Null) => "failed".to_owned(),
+                    (_, code) => format!("code {code}"),
+                };
+                row.insert(prefix.to_owned(), json!(word));
+                if key == "last" {
+                    row.extend(run.into_iter().filter(|(key, _)| key == "at" || key == "ms"));
+                }
+            }
+            rows.push(row);
+        }
+    }
+    rows
 }
 
 fn row(name: &str, app: &Row) -> Row {
@@ -111,5 +149,24 @@ mod tests {
         assert_eq!(lines[3], "APP   STATE    RELEASE  WORKERS  RSS   RESTARTS");
         assert_eq!(lines[4], "blog  running  2-b      2/2      156M  2");
         assert_eq!(status(&json!({})), ["no apps"]);
+    }
+
+    #[test]
+    fn what_runs_beside_the_workers_has_tables_of_its_own() {
+        let queue = json!({"name": "queue", "number": 1, "pid": 7, "release": "2-b",
+            "since": "2026-11-28T10:00:00.123Z", "restarts": 0, "ended": null});
+        let last = json!({"at": "2026-11-28T03:10:00.000Z", "ms": 1500, "code": 3, "problem": "x", "release": "2-b"});
+        let nightly = json!({"name": "nightly", "cron": "10 3 * * *", "next": "2026-11-29T03:10:00.000Z",
+            "skipped": 0, "running": null, "last": last});
+        let app = json!({"state": "running", "background": [queue], "schedule": [nightly]});
+        let lines = status(&json!({"apps": {"blog": app}}));
+        assert_eq!(lines[3], "APP   BACKGROUND  PID  RELEASE  SINCE                 RESTARTS");
+        assert_eq!(lines[4], "blog  queue.1     7    2-b      2026-11-28 10:00:00Z  0");
+        assert!(lines[6].starts_with("APP   SCHEDULE  CRON        NEXT "), "{}", lines[6]);
+        assert!(
+            lines[7].contains("2026-11-29 03:10:00Z  code 3  2026-11-28 03:10:00Z  1.5 s"),
+            "{}",
+            lines[7]
+        );
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn cell(column: &str, value: Option<&Value>) -> String {
         Some(Value::Bool(true)) if column == "current" => "*".to_owned(),
         Some(Value::Bool(false)) if column == "current" => String::new(),
         Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
-        Some(Value::String(text)) if column == "at" => when::second(text),
+        Some(Value::String(text)) if ["at", "since", "next"].contains(&column) => when::second(text),
         Some(Value::String(text)) => clean(text),
         Some(Value::Number(number)) => figure(column, number.as_f64().unwrap_or(f64::NAN)),
         Some(value) => who(value).unwrap_or_else(|| "…".to_owned()),

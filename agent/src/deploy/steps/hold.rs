@@ -6,9 +6,10 @@ use super::super::{
     context::Context,
     fault::{Moment, point},
 };
-use crate::app::deployment::Step;
+use crate::{app::deployment::Step, runtime::crew::Runs};
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    ctx.runtime.dismiss(&ctx.paths, Runs::End).await?;
     ctx.runtime.hold(&ctx.paths).await?;
     point(Step::Hold, Moment::During).await?;
     Ok("requests wait".to_owned())

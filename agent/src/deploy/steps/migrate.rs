@@ -12,9 +12,11 @@ use super::{
     },
     mark,
 };
-use crate::app::deployment::Step;
+use crate::{app::deployment::Step, runtime::crew::Runs};
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
+    // Background workers of the old code may know only the old tables; they come back when the deploy has ended.
+    ctx.runtime.dismiss(&ctx.paths, Runs::GoOn).await?;
     let said = hooks::run(ctx, "migrate", ctx.work.hooks.migrate.as_ref()).await?;
     point(Step::Migrate, Moment::During).await?;
     Ok(said)

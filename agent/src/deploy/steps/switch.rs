@@ -14,6 +14,7 @@ use super::super::{
 use crate::{
     app::{deployment::Step, plan::Kind},
     host::fault,
+    runtime::crew::Runs,
     sys::{atomic_write, beneath},
 };
 
@@ -22,6 +23,8 @@ const LINES: usize = 30;
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let paths = &ctx.paths;
+    // Those of the new release begin when the deploy has ended.
+    ctx.runtime.dismiss(paths, Runs::GoOn).await?;
     if paths.env_next().exists() {
         keep_old_env(ctx)?;
         atomic_write::rename(&paths.env_next(), &paths.env_file())

@@ -9,34 +9,28 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::Signal;
 use tokio::{
     process::Child,
     sync::watch,
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep},
 };
 
 use super::{
     HoldArgs,
+    crew::Crews,
     listener::Listener,
+    pauses::Pauses,
     protocol::{Ask, HolderState, Instance, Order, PROTOCOL},
 };
 use crate::{
     runtime::uwsgi::{CHAIN_SIGNAL, files::InstanceFiles},
     sys::{
         atomic_write,
-        exec::{self, Program},
+        exec::{self, Program, Tell},
         proc,
     },
 };
-
-/// The first pause before an instance that ended is started again; it doubles up to the last.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LAST_PAUSE: Duration = Duration::from_secs(30);
-
-/// An instance that ran this long is taken to be well: the pauses begin anew.
-const WELL: Duration = Duration::from_secs(60);
 
 /// A TERM that comes while uWSGI still starts is lost on it, so it is sent again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -48,6 +42,7 @@ pub(super) struct House {
     listener: Arc<Listener>,
     rooms: Vec<Room>,
     tasks: JoinSet<()>,
+    crews: Crews,
 }
 
 struct Room {
@@ -70,6 +65,7 @@ impl House {
             listener: Arc::new(listener),
             rooms: Vec::new(),
             tasks: JoinSet::new(),
+            crews: Crews::new(args),
         }
     }
 
@@ -81,6 +77,7 @@ impl House {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             published: self.listener.is_published(),
             instances: self.rooms.iter().map(Room::show).collect(),
+            crew: self.crews.state(),
         }
     }
 
@@ -102,17 +99,24 @@ impl House {
             Ask::Retire { name, within } => {
                 let room = self.room(&name)?;
                 room.shown.lock().unwrap_or_else(PoisonError::into_inner).retiring = true;
-                retire(&room.until, Duration::from_secs(within));
+                exec::retire(&room.until, Duration::from_secs(within));
+                Ok(())
+            }
+            Ask::Employ(crew) => self.crews.employ(*crew),
+            Ask::Dismiss { within, runs } => {
+                self.crews.dismiss(Duration::from_secs(within), runs);
                 Ok(())
             }
         }
     }
 
-    /// Ends all instances and gives the listener up.
+    /// Ends all instances, and what runs beside them, and gives the listener up.
     pub(super) async fn end(mut self, within: Duration) {
+        self.crews.dismiss(within, true);
         for room in &self.rooms {
-            retire(&room.until, within);
+            exec::retire(&room.until, within);
         }
+        self.crews.ended().await;
         while self.tasks.join_next().await.is_some() {}
         self.listener.remove();
         // The control socket goes last: while it is there, something still runs.
@@ -157,12 +161,6 @@ impl House {
     }
 }
 
-/// A second word may only bring the end nearer.
-fn retire(until: &watch::Sender<Option<Instant>>, within: Duration) {
-    let at = Instant::now() + within;
-    until.send_modify(|until| *until = Some(until.map_or(at, |before| before.min(at))));
-}
-
 /// Keeps one instance running.
 struct Keeper {
     order: Order,
@@ -175,7 +173,7 @@ struct Keeper {
 
 impl Keeper {
     async fn keep(mut self) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = Pauses::default();
         while self.until.borrow().is_none() {
             let begun = Instant::now();
             match self.start() {
@@ -191,12 +189,10 @@ impl Keeper {
             if self.until.borrow().is_some() {
                 break;
             }
-            pause = if begun.elapsed() >= WELL { FIRST_PAUSE } else { pause };
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep(pauses.after(begun.elapsed())) => {}
                 _ = self.until.changed() => {}
             }
-            pause = (pause * 2).min(LAST_PAUSE);
         }
         self.files.remove();
         tracing::info!(instance = self.order.name, "InstanceRetired");
@@ -234,44 +230,15 @@ impl Keeper {
         Ok(child)
     }
 
-    /// Waits for the instance's end, or brings it about.
+    /// Waits for the instance's end, or brings it about. Its workers end with it; those that do not are made to.
     async fn watch(&mut self, mut child: Child) {
-        let Some(pid) = child.id() else { return };
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => break status,
-                _ = self.until.changed() => {}
-            }
-            let at = *self.until.borrow_and_update();
-            if let Some(at) = at {
-                break self.end(pid, &mut child, at).await;
-            }
-        };
-        // Its workers end with it; those that do not are made to.
-        proc::kill_group(pid);
+        let pid = child.id();
+        let status = exec::see_off(&mut child, &mut self.until, Tell::Every(AGAIN)).await;
         self.show(|instance| instance.pid = None);
         match status {
             Ok(status) => tracing::info!(instance = self.order.name, pid, %status, "InstanceEnded"),
             Err(error) => tracing::error!(instance = self.order.name, pid, %error, "InstanceLost"),
         }
-    }
-
-    async fn end(
-        &mut self,
-        pid: u32,
-        child: &mut Child,
-        mut at: Instant,
-    ) -> io::Result<std::process::ExitStatus> {
-        while Instant::now() < at {
-            proc::signal(pid, Signal::SIGTERM);
-            let next = at.min(Instant::now() + AGAIN);
-            tokio::select! {
-                ended = timeout_at(next, child.wait()) => if let Ok(status) = ended { return status },
-                _ = self.until.changed() => at = self.until.borrow_and_update().unwrap_or(at),
-            }
-        }
-        proc::kill_group(pid);
-        child.wait().await
     }
 
     fn show(&self, change: impl FnOnce(&mut Instance)) -> Instance {

@@ -5,8 +5,10 @@
 //! As root it keeps root, so that the agent alone may talk to it; the instances are started as the app's user.
 
 mod control;
+pub(crate) mod crew;
 mod instance;
 mod listener;
+mod pauses;
 pub mod protocol;
 
 use std::{

@@ -38,6 +38,16 @@ pub enum Ask {
         /// Seconds.
         within: u64,
     },
+    /// Run these beside the web workers until they are dismissed. Refused while others still run.
+    Employ(Box<Crew>),
+    /// End what runs beside the web workers: background workers gently, and no schedule begins a run any more.
+    /// Answered at once.
+    Dismiss {
+        /// Seconds.
+        within: u64,
+        /// Whether runs of schedules end as well, and not in their own time.
+        runs: bool,
+    },
     /// End all instances so, give the listener up, and end. Answered at once.
     Quit {
         /// Seconds.
@@ -100,6 +110,136 @@ pub struct HolderState {
     pub published: bool,
     /// The instances, oldest first.
     pub instances: Vec<Instance>,
+    /// What runs beside them.
+    pub crew: CrewState,
+}
+
+/// What runs beside the web workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Crew {
+    /// A hash of all the rest, to be told again.
+    pub tag: String,
+    /// The release, to be told again; what the env file says is what runs.
+    pub release: String,
+    /// The file with the environment, read at each start: it holds secrets, which no order does.
+    pub env_file: PathBuf,
+    /// Where they start.
+    pub cwd: PathBuf,
+    /// Who they run as.
+    #[serde(default)]
+    pub account: Option<Account>,
+    /// Background workers.
+    #[serde(default)]
+    pub background: Vec<Post>,
+    /// Scheduled commands.
+    #[serde(default)]
+    pub schedule: Vec<Timed>,
+}
+
+/// A background worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Post {
+    /// Its name in the app's options.
+    pub name: String,
+    /// Its number among those of that name, from 1.
+    pub number: u16,
+    /// Program and arguments.
+    pub command: Vec<String>,
+}
+
+/// A scheduled command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed {
+    /// Its name in the app's options.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Five fields of cron.
+    pub cron: String,
+}
+
+/// How things are beside the web workers. Also what is left on disk of it, for when its holder dies.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CrewState {
+    /// The tag of the crew that is employed.
+    pub tag: Option<String>,
+    /// Background workers.
+    pub background: Vec<PostState>,
+    /// Scheduled commands.
+    pub schedule: Vec<TimedState>,
+}
+
+/// How things are with a background worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PostState {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub number: u16,
+    /// The release that it runs.
+    pub release: String,
+    /// Its process, the leader of its group; none between two starts.
+    pub pid: Option<u32>,
+    /// When that started, in ticks since boot.
+    pub started: u64,
+    /// When that started, in milliseconds since 1970.
+    pub since: i64,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// How it ended the last time, or why it could not be started.
+    pub ended: Option<String>,
+}
+
+/// How things are with a scheduled command.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TimedState {
+    /// Its name.
+    pub name: String,
+    /// Its line of cron.
+    pub cron: String,
+    /// When it is due, in milliseconds since 1970; none while nothing is employed.
+    pub next: Option<i64>,
+    /// Until when all that was due was seen to.
+    pub seen: i64,
+    /// How often a time was passed over because the run before had not ended.
+    pub skipped: u32,
+    /// The run that goes on.
+    pub running: Option<RunState>,
+    /// The last run that has ended.
+    pub last: Option<LastRun>,
+}
+
+/// A run that goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunState {
+    /// Its process, the leader of its group.
+    pub pid: Option<u32>,
+    /// When that started, in ticks since boot.
+    pub started: u64,
+    /// When that started, in milliseconds since 1970.
+    pub since: i64,
+    /// The release that it runs.
+    pub release: String,
+}
+
+/// A run that has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LastRun {
+    /// When it began, in milliseconds since 1970.
+    pub at: i64,
+    /// Milliseconds that it took.
+    pub ms: u64,
+    /// The release that it ran.
+    pub release: String,
+    /// Its exit code, unless a signal ended it.
+    pub code: Option<i32>,
+    /// What was wrong, for people; none when all was well.
+    pub problem: Option<String>,
 }
 
 /// How things are with an instance. Also what is left on disk of it, for when its holder dies.

@@ -2,7 +2,7 @@
 //!
 //! This side has no state: the holder of each app knows what runs, and an agent that was restarted asks it.
 
-mod client;
+pub(crate) mod client;
 mod house;
 mod log;
 mod look;
