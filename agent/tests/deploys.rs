@@ -249,6 +249,7 @@ async fn another_environment_reloads_and_the_same_does_not() {
         ],
         stdin: None,
         timeout: 20,
+        streams: None,
     };
     let (said, outcome) = agent.ask(Who::default(), Command::Run(run)).await;
     assert_eq!(said, ["stdout output 2"]);

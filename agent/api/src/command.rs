@@ -90,6 +90,7 @@ pub enum Command {
     Logs(Logs),
     /// Run a command in the app's release and environment. Its lines come as progress `output` with the
     /// step `stdout` or `stderr`. Data: `{code: N}`, the exit code (128 and the signal's number for a signal).
+    /// Without an id it ends when whoever asked leaves; with one it may be asked for again, and goes on.
     Run(Run),
     /// Show the maintenance page instead of the app, or no longer.
     Maintenance {
@@ -297,6 +298,24 @@ pub struct Run {
     /// Seconds until it is ended; 0 is never.
     #[serde(default)]
     pub timeout: u32,
+    /// How it reads and writes; absent: it reads `stdin`, and its lines come as progress.
+    #[serde(default)]
+    pub streams: Option<Streams>,
+}
+
+/// A program's input and output as descriptors of the asker's. They are sent with `SCM_RIGHTS`, in one message of
+/// one byte, once the agent has answered with the progress `streams`. Nothing of it comes as progress then, and
+/// the program ends when the asker leaves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Streams {
+    /// Three descriptors: input, output, errors.
+    Three,
+    /// One descriptor: a terminal, which becomes the one that controls the program.
+    Terminal {
+        /// What `TERM` says of it.
+        term: String,
+    },
 }
 
 /// Bytes as msgpack's bin, and absent as nil.

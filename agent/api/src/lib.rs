@@ -14,7 +14,7 @@ mod spec;
 
 pub use command::{
     Backup, Command, Deploy, History, Logs, Metric, Package, Redeploy, Release, Request, Restore, Rollback,
-    Run, Who,
+    Run, Streams, Who,
 };
 pub use names::{AppName, NameError, ReleaseId, Tag};
 pub use outcome::{Code, Failure, Outcome, Progress, Reply, State, StepReport};

@@ -20,7 +20,7 @@ pub enum Reply {
 pub struct Progress {
     /// The step that this is about; empty for lines of output.
     pub step: String,
-    /// `started`, `done`, `failed`, `undone`, or `output`.
+    /// `started`, `done`, `failed`, `undone`, `output`, or `streams`: send the descriptors now.
     pub event: String,
     /// For people.
     #[serde(default)]

@@ -3,13 +3,24 @@
 //! Losing the connection cancels nothing in the agent (but `run`, whose command it ends), so every
 //! failure here says how to learn what became of it.
 
-use std::{io::ErrorKind, path::Path, time::Duration};
+use std::{
+    io::{ErrorKind, IoSlice},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+    path::Path,
+    time::Duration,
+};
 
 use flipside_api::{
     Code, Command, Failure, Outcome, Progress, Reply, Request, Who,
     codec::{self, CodecError},
 };
-use tokio::{net::UnixStream, time::timeout};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use tokio::{
+    io::Interest,
+    net::UnixStream,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use crate::failures::Result;
 
@@ -19,21 +30,57 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// Asks, shows each progress to `on_progress`, and gives the outcome.
 pub(crate) fn ask(socket: &Path, command: Command, on_progress: &mut dyn FnMut(Progress)) -> Result<Outcome> {
+    ask_with(socket, command, Vec::new(), on_progress)
+}
+
+/// The same with descriptors for the program that is asked for; the agent asks for them when it is ready.
+pub(crate) fn ask_with(
+    socket: &Path,
+    command: Command,
+    descriptors: Vec<OwnedFd>,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Code::Host, format!("cannot start the client: {error}")))?;
     runtime.block_on(async {
         tokio::select! {
-            outcome = converse(socket, &command, on_progress) => outcome,
-            _ = tokio::signal::ctrl_c() => Err(interrupted(&command)),
+            outcome = converse(socket, &command, descriptors, on_progress) => outcome,
+            () = told_to_end() => Err(interrupted(&command)),
         }
     })
+}
+
+/// Ctrl-C, or whatever else ends a program: what is to be put back is put back.
+async fn told_to_end() {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let [Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)] = signals else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
+    }
+}
+
+/// Passes the descriptors on, and lets go of ours.
+async fn pass(stream: &UnixStream, descriptors: Vec<OwnedFd>) -> std::io::Result<()> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let sent = stream.async_io(Interest::WRITABLE, || {
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let sent =
+            sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(b"x")], &rights, MsgFlags::MSG_NOSIGNAL, None);
+        sent.map_err(std::io::Error::from)
+    });
+    sent.await.map(drop)
 }
 
 async fn converse(
     socket: &Path,
     command: &Command,
+    mut descriptors: Vec<OwnedFd>,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome> {
     let mut stream = timeout(CONNECT, UnixStream::connect(socket))
@@ -54,6 +101,10 @@ async fn converse(
             None => codec::receive(&mut stream).await,
         };
         match reply.map_err(|error| broken(command, &error))? {
+            Some(Reply::Progress(progress)) if progress.event == "streams" => {
+                let passed = pass(&stream, std::mem::take(&mut descriptors)).await;
+                passed.map_err(|error| broken(command, &CodecError::Io(error)))?;
+            }
             Some(Reply::Progress(progress)) => on_progress(progress),
             Some(Reply::Outcome(outcome)) => return Ok(*outcome),
             None => return Err(gone(command)),

@@ -13,6 +13,7 @@ mod files;
 mod output;
 mod project;
 mod publish;
+mod terminal;
 mod when;
 
 use std::process::ExitCode;

@@ -17,8 +17,8 @@ use nix::{
     sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
 };
 
-/// How often is looked whether the user's terminal has another size.
-const LOOK: PollTimeout = PollTimeout::from(100u8);
+/// How often is looked whether the user's terminal has another size, in milliseconds.
+const LOOK: u8 = 100;
 /// How long the last output may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -40,8 +40,10 @@ impl Terminal {
             tcsetattr(io::stdin(), SetArg::TCSADRAIN, &raw)?;
         }
         let (keys, screen) = (File::from(pair.master.try_clone()?), File::from(pair.master));
+        // Not Rust's own, which reads ahead.
+        let typed = File::from(io::stdin().as_fd().try_clone_to_owned()?);
         // It ends with the program: nobody waits for a key that was not pressed.
-        std::thread::spawn(move || type_in(keys, size));
+        std::thread::spawn(move || type_in(typed, keys, size));
         let output = std::thread::spawn(move || show(screen));
         Ok((Self { before, output: Some(output) }, pair.slave))
     }
@@ -66,13 +68,14 @@ impl Drop for Terminal {
 }
 
 /// Passes keys on, and the size of the window.
-fn type_in(mut to: File, mut size: Option<Winsize>) {
-    let (mut from, mut keys) = (io::stdin(), [0; 4096]);
+fn type_in(mut from: File, mut to: File, mut size: Option<Winsize>) {
+    let mut keys = [0; 4096];
     loop {
         let mut waiting = [PollFd::new(from.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut waiting, LOOK);
+        let ready = poll(&mut waiting, PollTimeout::from(LOOK));
         let now = self::size();
-        if let Some(now) = now.filter(|now| Some(*now) != size) {
+        let shape = |size: &Winsize| (size.ws_row, size.ws_col);
+        if let Some(now) = now.filter(|now| Some(shape(now)) != size.as_ref().map(shape)) {
             // SAFETY: reads one struct of the size that the call knows.
             unsafe { libc::ioctl(to.as_raw_fd(), libc::TIOCSWINSZ, &raw const now) };
             size = Some(now);

@@ -235,30 +235,6 @@ fn a_rollback_takes_its_words_in_both_forms() {
 }
 
 #[test]
-fn run_passes_input_output_and_the_exit_code() {
-    let answer = |code: i64| {
-        let mut answer =
-            vec![progress("stdout", "output", "to out", 0), progress("stderr", "output", "to err", 0)];
-        answer.extend(ends(Outcome::answer(json!({ "code": code }))));
-        answer
-    };
-    let agent = Agent::new(vec![answer(7), answer(0)]);
-    let output = fed(agent.flipside(&["run", "blog", "--", "sh", "-x", "--help"]), b"some\0input");
-    assert_eq!(output.status.code(), Some(7));
-    assert_eq!((stdout(&output).as_str(), stderr(&output).as_str()), ("to out\n", "to err\n"));
-    let output = agent.flipside(&["--json", "run", "-n", "blog", "--", "true"]).output().unwrap();
-    let object = object(&output);
-    assert_eq!(
-        (&object["code"], &object["stdout"], &object["v"]),
-        (&json!(0), &json!(["to out"]), &json!(1))
-    );
-    let heard = agent.heard();
-    let Command::Run(run) = &heard[0].command else { panic!("{heard:?}") };
-    assert_eq!(run.stdin.as_deref(), Some(&b"some\0input"[..]));
-    assert_eq!(run.command, ["sh", "-x", "--help"]);
-}
-
-#[test]
 fn logs_are_lines_or_json_lines() {
     let answer = || {
         let mut answer = vec![progress("", "output", "one", 0), progress("", "output", "two", 0)];

@@ -9,8 +9,10 @@ use crate::app::{
     record::{App, Begin, Entry, Unfinished},
 };
 
-/// How many entries of history an app keeps.
+/// How many entries of history an app keeps, and how many of them may be one-off commands: a rollback looks for the
+/// deploys.
 const HISTORY: u32 = 500;
+const RUNS: u32 = 100;
 
 impl Db {
     /// Records that something begins.
@@ -90,6 +92,15 @@ impl Db {
                         WHERE app = (SELECT app FROM deployments WHERE id = ?1)
                         ORDER BY seq DESC LIMIT ?2)",
                 params![id, HISTORY],
+            )?;
+            transaction.execute(
+                "DELETE FROM deployments
+                 WHERE ended IS NOT NULL AND verb = 'run'
+                    AND app = (SELECT app FROM deployments WHERE id = ?1)
+                    AND seq NOT IN (SELECT seq FROM deployments
+                        WHERE app = (SELECT app FROM deployments WHERE id = ?1) AND verb = 'run'
+                        ORDER BY seq DESC LIMIT ?2)",
+                params![id, RUNS],
             )?;
             transaction.commit()
         })

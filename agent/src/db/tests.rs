@@ -106,6 +106,13 @@ async fn history_is_newest_first_and_bounded() {
     }
     let ids: Vec<String> = db.history(&blog(), 2).await.unwrap().into_iter().map(|entry| entry.id).collect();
     assert_eq!(ids, ["d3", "d2"]);
+    for n in 0..120 {
+        let run = Begin { verb: "run".into(), ..begin(&format!("r{n}")) };
+        db.begin(run).await.unwrap();
+        db.end(&format!("r{n}"), &Outcome::good(State::Ok, ""), 2, None).await.unwrap();
+    }
+    let all = db.history(&blog(), 1000).await.unwrap();
+    assert_eq!((all.len(), all[0].id.as_str(), all[102].id.as_str()), (103, "r119", "d1"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use flipside_api::{Code, Failure, Outcome, Reply, Request, State, VERSION, codec};
+use flipside_api::{Code, Command, Failure, Outcome, Progress, Reply, Request, Run, State, VERSION, codec};
 use futures_util::{SinkExt, StreamExt};
 use nix::unistd::{Gid, Group, User, getgrouplist};
 use serde::Deserialize;
@@ -23,7 +23,8 @@ use tokio::{
 };
 use tokio_util::{codec::Framed, codec::LengthDelimitedCodec, sync::CancellationToken, task::TaskTracker};
 
-use crate::{progress::Subscription, router::Router};
+use super::streams;
+use crate::{progress::Subscription, router::Router, sys::exec::Streams};
 
 /// How long a whole request may take to arrive.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -167,14 +168,27 @@ async fn converse(frames: &mut Frames, router: &Arc<Router>) {
             }
         };
         match understand(&payload) {
-            Ok(request) => {
-                if !relay(frames, router.submit(request)).await {
-                    return;
+            Ok(request) => match descriptors(frames, &request).await {
+                Ok(streams) => {
+                    if !relay(frames, router.submit_with(request, streams)).await {
+                        return;
+                    }
                 }
-            }
+                Err(failure) => return answer(frames, &refusal(failure)).await,
+            },
             Err(failure) => return answer(frames, &refusal(failure)).await,
         }
     }
+}
+
+/// The streams for the program that is asked for, where the peer brings them.
+async fn descriptors(frames: &mut Frames, request: &Request) -> Result<Option<Streams>, Failure> {
+    let Command::Run(Run { streams: Some(asked), .. }) = &request.command else { return Ok(None) };
+    let ready = Progress { step: String::new(), event: "streams".into(), message: String::new(), ms: 0 };
+    if !send(frames, &Reply::Progress(ready)).await {
+        return Err(usage("the peer has left".to_owned()));
+    }
+    streams::receive(frames.get_ref(), asked).await.map(Some)
 }
 
 /// The request in a payload; a version that is not ours is said before anything else is complained about.

@@ -34,7 +34,9 @@ pub(super) async fn receive(stream: &UnixStream, asked: &Asked) -> Result<Stream
     let count = descriptors.len();
     let streams = match asked {
         Asked::Three => <[OwnedFd; 3]>::try_from(descriptors).ok().map(Streams::Three),
-        Asked::Terminal { .. } => <[OwnedFd; 1]>::try_from(descriptors).ok().map(|[fd]| Streams::Terminal(fd)),
+        Asked::Terminal { .. } => {
+            <[OwnedFd; 1]>::try_from(descriptors).ok().map(|[fd]| Streams::Terminal(fd))
+        }
     };
     streams.ok_or_else(|| wrong(&format!("are {count}, which is not what was announced")))
 }

@@ -132,7 +132,7 @@ async fn clear(router: &Router, app: &App) -> Result<&'static str, Failure> {
     Ok("it is removed; its data, uploads and backups stay")
 }
 
-async fn begin(router: &Router, verb: &str, who: &Who, app: &App) -> Result<String, Failure> {
+pub(super) async fn begin(router: &Router, verb: &str, who: &Who, app: &App) -> Result<String, Failure> {
     let at = clock::now_ms();
     let id = deploy::new_id(at);
     let begin = Begin {

@@ -30,7 +30,7 @@ use crate::{
     deploy,
     host::Host,
     progress::{Channel, Subscription},
-    sys::clock,
+    sys::{clock, exec::Streams},
 };
 use locks::{Held, Locks};
 
@@ -64,6 +64,8 @@ struct Call<'a> {
     who: &'a Who,
     verb: &'static str,
     channel: &'a Arc<Channel>,
+    /// Where a program that is run reads and writes.
+    streams: Option<Streams>,
 }
 
 impl Router {
@@ -82,6 +84,11 @@ impl Router {
 
     /// Begins what is asked, or joins it where it runs already.
     pub fn submit(self: &Arc<Self>, request: Request) -> Subscription {
+        self.submit_with(request, None)
+    }
+
+    /// The same with the streams of the program that is asked for.
+    pub fn submit_with(self: &Arc<Self>, request: Request, streams: Option<Streams>) -> Subscription {
         let Request { who, command, .. } = request;
         let key = key(&who, &command);
         let channel = Channel::new();
@@ -99,7 +106,8 @@ impl Router {
         let router = Arc::clone(self);
         self.tasks.spawn(async move {
             let begun = Instant::now();
-            let work = AssertUnwindSafe(router.answer(&who, command, key.as_ref(), &channel));
+            let call = Call { who: &who, verb: command.verb(), channel: &channel, streams };
+            let work = AssertUnwindSafe(router.answer(call, command, key.as_ref()));
             let mut outcome = work.catch_unwind().await.unwrap_or_else(|_| {
                 let failure =
                     Failure::new(Code::Host, "the agent hit a fault of its own; its log says where");
@@ -126,13 +134,7 @@ impl Router {
         }
     }
 
-    async fn answer(
-        &self,
-        who: &Who,
-        command: Command,
-        key: Option<&Key>,
-        channel: &Arc<Channel>,
-    ) -> Outcome {
+    async fn answer(&self, call: Call<'_>, command: Command, key: Option<&Key>) -> Outcome {
         if self.stop.is_cancelled() {
             let failure =
                 Failure::new(Code::Interrupted, "the agent is stopping").hint("ask again in a moment");
@@ -145,9 +147,9 @@ impl Router {
                 Err(error) => return Outcome::bad(State::Refused, error.into()),
             }
         }
-        let (verb, app) = (command.verb(), command.app().map(ToString::to_string));
+        let (verb, who, app) = (call.verb, call.who, command.app().map(ToString::to_string));
         tracing::info!(verb, app, via = who.via, user = who.user, "CommandStarted");
-        let outcome = self.handle(Call { who, verb, channel }, command).await.unwrap_or_else(|failure| {
+        let outcome = self.handle(call, command).await.unwrap_or_else(|failure| {
             let state = if failure.code == Code::Busy { State::Busy } else { State::Refused };
             Outcome::bad(state, failure)
         });
@@ -182,7 +184,7 @@ impl Router {
             Command::Maintenance { app, on } => lifecycle::maintenance(self, &call, &app, on).await,
             Command::Remove(asked) => lifecycle::remove(self, &call, &asked).await,
             Command::Logs(asked) => logs::logs(self, &call, &asked).await,
-            Command::Run(asked) => run::run(self, &call, asked).await,
+            Command::Run(asked) => run::run(self, call, asked).await,
             Command::Backup(asked) => self.backups.backup(&self.known(&asked.app).await?).await,
             Command::Backups(asked) => self.backups.list(&self.known(&asked.app).await?).await,
             Command::BackupCheck(asked) => self.backups.check(&self.known(&asked.app).await?).await,

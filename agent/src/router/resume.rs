@@ -101,7 +101,19 @@ impl Router {
 
 /// The verb of a record, as commands spell it.
 fn verb(recorded: &str) -> Option<&'static str> {
-    ["deploy", "rollback", "env", "reload", "restart", "start", "stop", "maintenance", "remove"]
-        .into_iter()
-        .find(|verb| *verb == recorded)
+    [
+        "deploy",
+        "rollback",
+        "env",
+        "reload",
+        "restart",
+        "start",
+        "stop",
+        "maintenance",
+        "remove",
+        "restore",
+        "run",
+    ]
+    .into_iter()
+    .find(|verb| *verb == recorded)
 }

@@ -25,11 +25,13 @@ use tokio::{
 
 use crate::runtime::Account;
 
+mod attached;
 mod follow;
 mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use attached::{Streams, attached};
 pub use follow::{Followed, Tell, Until, ending, follow, retire, see_off};
 pub use serve::{LISTENER, converse, detach, serve};
 
@@ -125,11 +127,43 @@ pub enum ExecError {
 /// When it cannot be started. A program that fails is no error: see [`Ended`].
 pub async fn run(program: Program, on_line: &mut (dyn FnMut(&str) + Send)) -> Result<Ended, ExecError> {
     let name = program.argv.first().cloned().unwrap_or_default();
+    let (child, output) = start(&program, &name)?;
+    drive(program, child, [Some(output), None], &mut |_, line| on_line(line)).await
+}
+
+/// The same with both streams apart: what is heard says which of them a line is from.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_apart(
+    program: Program,
+    on_line: &mut (dyn FnMut(Stream, &str) + Send),
+) -> Result<Ended, ExecError> {
+    let name = program.argv.first().cloned().unwrap_or_default();
+    let (errors, writer) = pipe_of_ours(&name)?;
+    let (child, output) = start_with(&program, &name, Some(writer))?;
+    drive(program, child, [Some(output), Some(errors)], on_line).await
+}
+
+/// Which of a program's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Its output; both where they are not kept apart.
+    Output,
+    /// Its errors.
+    Errors,
+}
+
+async fn drive(
+    program: Program,
+    mut child: Child,
+    outputs: [Option<pipe::Receiver>; 2],
+    on_line: &mut (dyn FnMut(Stream, &str) + Send),
+) -> Result<Ended, ExecError> {
+    let name = program.argv.first().cloned().unwrap_or_default();
     let follow = |source| ExecError::Follow { program: name.clone(), source };
-    let (mut child, mut output) = start(&program, &name)?;
     let group = Group(child.id());
-    let mut tail = Tail::new(program.tail);
-    let mut lines = Lines::default();
+    let mut heard = Heard { tail: Tail::new(program.tail), lines: Default::default(), on_line };
     let input = program.stdin.unwrap_or_default();
     let stdin = child.stdin.take();
     let whole = async {
@@ -139,18 +173,7 @@ pub async fn run(program: Program, on_line: &mut (dyn FnMut(&str) + Send)) -> Re
                 let _ = stdin.write_all(&input).await;
             }
         };
-        let read = async {
-            let mut chunk = vec![0; 16 << 10];
-            loop {
-                match output.read(&mut chunk).await {
-                    Ok(0) | Err(_) => break,
-                    Ok(n) => {
-                        tail.push(&chunk[..n]);
-                        lines.push(&chunk[..n], on_line);
-                    }
-                }
-            }
-        };
+        let read = heard.all(outputs);
         let wait = async {
             let status = child.wait().await;
             // What it left behind in its session holds our pipe open.
@@ -186,8 +209,59 @@ pub async fn run(program: Program, on_line: &mut (dyn FnMut(&str) + Send)) -> Re
             child.wait().await.map_err(follow)?
         }
     };
-    lines.finish(on_line);
-    Ok(Ended { code: status.code(), signal: status.signal(), tail: tail.into_bytes(), timed_out })
+    let tail = heard.finish();
+    Ok(Ended { code: status.code(), signal: status.signal(), tail, timed_out })
+}
+
+/// What was heard of a program.
+struct Heard<'a> {
+    tail: Tail,
+    lines: [Lines; 2],
+    on_line: &'a mut (dyn FnMut(Stream, &str) + Send),
+}
+
+impl Heard<'_> {
+    /// Hears all of both streams.
+    async fn all(&mut self, outputs: [Option<pipe::Receiver>; 2]) {
+        let [mut output, mut errors] = outputs;
+        let (mut chunk, mut other) = (vec![0; 16 << 10], vec![0; 16 << 10]);
+        while output.is_some() || errors.is_some() {
+            tokio::select! {
+                read = next(&mut output, &mut chunk), if output.is_some() => {
+                    self.part(Stream::Output, &chunk[..read]);
+                }
+                read = next(&mut errors, &mut other), if errors.is_some() => {
+                    self.part(Stream::Errors, &other[..read]);
+                }
+            }
+        }
+    }
+
+    fn part(&mut self, stream: Stream, bytes: &[u8]) {
+        self.tail.push(bytes);
+        let on_line = &mut self.on_line;
+        self.lines[stream as usize].push(bytes, &mut |line| on_line(stream, line));
+    }
+
+    /// Hears what was begun of a line; gives the end of all.
+    fn finish(self) -> Vec<u8> {
+        let [mut output, mut errors] = self.lines;
+        output.finish(&mut |line| (self.on_line)(Stream::Output, line));
+        errors.finish(&mut |line| (self.on_line)(Stream::Errors, line));
+        self.tail.into_bytes()
+    }
+}
+
+/// The next bytes of a stream; none are its end.
+async fn next(from: &mut Option<pipe::Receiver>, chunk: &mut [u8]) -> usize {
+    let read = match from {
+        Some(open) => open.read(chunk).await.unwrap_or(0),
+        None => 0,
+    };
+    if read == 0 {
+        *from = None;
+    }
+    read
 }
 
 /// Kills a process group when it goes.
@@ -208,21 +282,36 @@ impl Drop for Group {
 }
 
 fn start(program: &Program, name: &str) -> Result<(Child, pipe::Receiver), ExecError> {
+    start_with(program, name, None)
+}
+
+/// A pipe that we read.
+fn pipe_of_ours(name: &str) -> Result<(pipe::Receiver, io::PipeWriter), ExecError> {
+    let start = |source| ExecError::Start { program: name.to_owned(), source };
+    let (reader, writer) = io::pipe().map_err(start)?;
+    Ok((pipe::Receiver::from_owned_fd(reader.into()).map_err(start)?, writer))
+}
+
+/// Starts it; its errors go to `errors`, or where its output goes.
+fn start_with(
+    program: &Program,
+    name: &str,
+    errors: Option<io::PipeWriter>,
+) -> Result<(Child, pipe::Receiver), ExecError> {
     let start = |source| ExecError::Start { program: name.to_owned(), source };
     let path = look_up(program)?;
-    let (reader, writer) = io::pipe().map_err(start)?;
+    let (reader, writer) = pipe_of_ours(name)?;
+    let errors = errors.map_or_else(|| writer.try_clone(), Ok).map_err(start)?;
     let mut command = command(&path, program);
     let agent = nix::unistd::getpid();
     // SAFETY: between fork and exec only system calls. Not in `command`: what is detached outlives the agent.
     unsafe { command.pre_exec(move || end_with(agent)) };
     command
         .stdin(if program.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
-        .stdout(writer.try_clone().map_err(start)?)
-        .stderr(writer);
+        .stdout(writer)
+        .stderr(errors);
+    // Our own ends of the pipes go with `command`, or their end is never seen.
     let child = command.spawn().map_err(start)?;
-    // Our own ends of the pipe must go, or its end is never seen.
-    drop(command);
-    let reader = pipe::Receiver::from_owned_fd(reader.into()).map_err(start)?;
     Ok((child, reader))
 }
 

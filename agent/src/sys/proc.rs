@@ -50,11 +50,7 @@ pub fn children(pid: u32) -> Vec<u32> {
             .filter_map(|pid| pid.parse().ok())
             .collect(),
         // Kernels can be built without that file, and a thread may just have ended.
-        Err(_) => fs::read_dir("/proc")
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .collect(),
+        Err(_) => all().collect(),
     };
     children.retain(|child| process(*child).is_some_and(|process| process.parent == pid && !process.ended));
     children.sort_unstable();
@@ -124,6 +120,24 @@ pub fn kill_group(pid: u32) {
     if let Some(pid) = positive(pid) {
         let _ = killpg(pid, Signal::SIGKILL);
     }
+}
+
+/// Kills every process of the session that `leader` began, whatever groups it has made.
+pub fn kill_session(leader: u32) {
+    kill_group(leader);
+    for pid in all() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let session = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(3));
+        if session.is_some_and(|session| session.parse() == Ok(leader)) {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// The numbers of all processes.
+fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// 0 and 1 and what is no pid name groups, init or everybody.

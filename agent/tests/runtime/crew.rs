@@ -81,7 +81,7 @@ async fn background_workers_run_restart_and_end_as_a_crew() {
         let queue = state.background.iter().filter(|post| post.name == "queue");
         queue.filter(|post| post.pid.is_some()).count() == 2
     };
-    let said = |count: usize| fixture.log().matches("[queue.").count() >= count;
+    let said = |count: usize| fixture.log().matches(&format!("{one} red")).count() >= count;
     let state = until(&fixture, |state| up(state) && said(2) && state.background[0].restarts > 1).await;
     assert_eq!(state.background[0].ended.as_deref(), Some("ended with code 3"));
     let line = format!("[queue.2] {one} red {} ", paths.data().display());
@@ -147,7 +147,8 @@ async fn a_schedule_runs_when_it_is_due_and_never_twice_at_once() {
     let left = exec::follow(&program).unwrap();
     let pid = left.pid().unwrap();
     let (up, waits) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
+    let mut reaper = tokio::task::JoinSet::new();
+    reaper.spawn(async move {
         let (_until, mut heard) = tokio::sync::watch::channel(None);
         let mut up = Some(up);
         left.to_its_end(&mut heard, &mut |_| {

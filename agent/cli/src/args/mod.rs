@@ -19,8 +19,9 @@ pub(crate) use backup::{
 pub(crate) use local::{AppArgs, AppVerb, DoctorArgs, PublishArgs, SecretArgs, SecretVerb};
 pub(crate) use media::{MediaArgs, MediaListArgs, MediaRestoreArgs, MediaRunArgs, MediaVerb};
 pub(crate) use verbs::{
-    DeployArgs, EnvArgs, EnvVerb, HistoryArgs, LockArgs, LockVerb, LogsArgs, MaintenanceArgs, OneApp,
-    PackageArgs, PlanArgs, RestoreArgs, RollbackArgs, RunArgs, StatusArgs, Waiting,
+    DbshellArgs, DeployArgs, EnvArgs, EnvVerb, HistoryArgs, LockArgs, LockVerb, LogsArgs, MaintenanceArgs,
+    ManageArgs, OneApp, PackageArgs, PlanArgs, RestoreArgs, RollbackArgs, RunArgs, ShellArgs, StatusArgs,
+    TerminalArgs, Waiting,
 };
 
 /// Publishes, deploys and runs Python web applications on your own machines.
@@ -108,6 +109,12 @@ pub(crate) enum Verb {
     /// Run a command in an app's release and environment
     #[command(alias = "exec")]
     Run(RunArgs),
+    /// Run django-admin in an app's release and environment
+    Manage(ManageArgs),
+    /// Open Django's shell in an app's release and environment
+    Shell(ShellArgs),
+    /// Open a SQLite database of an app, read-only unless asked otherwise
+    Dbshell(DbshellArgs),
     /// Show the maintenance page instead of an app, or no longer
     Maintenance(MaintenanceArgs),
     /// Say who holds an app's lock

@@ -177,7 +177,7 @@ pub(crate) struct LogsArgs {
 /// `run`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  flipside run blog -- django-admin check\n  \
-    flipside run blog -- django-admin shell < script.py\n\nThe exit code is that of the command.")]
+    flipside run blog -- django-admin shell < script.py\n  flipside run -t blog -- bash\n\nThe exit code is that of the command.")]
 pub(crate) struct RunArgs {
     /// The app; absent: -a, or the name in .flipside-app
     #[arg(value_name = "APP")]
@@ -186,11 +186,67 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub(crate) timeout: u32,
     /// Give the command no input, as ssh -n
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, conflicts_with = "tty")]
     pub(crate) no_stdin: bool,
+    #[command(flatten)]
+    pub(crate) terminal: TerminalArgs,
     /// Program and arguments
     #[arg(value_name = "CMD", last = true, required = true)]
     pub(crate) command: Vec<String>,
+}
+
+/// Whether a command gets a terminal.
+#[derive(Debug, Args)]
+pub(crate) struct TerminalArgs {
+    /// Give the command a terminal [default: where input and output are one]
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Give it none
+    #[arg(short = 'T', long, conflicts_with = "tty")]
+    pub(crate) no_tty: bool,
+}
+
+/// `manage`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  flipside manage blog check --deploy\n  \
+    flipside manage blog createsuperuser\n\nThe exit code is that of the command. Flags of flipside stand before the app.")]
+pub(crate) struct ManageArgs {
+    #[command(flatten)]
+    pub(crate) terminal: TerminalArgs,
+    /// The app, then what django-admin is told
+    #[arg(value_name = "APP ARGS", num_args = 1.., required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
+}
+
+/// `shell`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  flipside shell blog\n  flipside shell blog < script.py")]
+pub(crate) struct ShellArgs {
+    /// The app; absent: -a, or the name in .flipside-app
+    #[arg(value_name = "APP")]
+    pub(crate) app: Option<String>,
+    #[command(flatten)]
+    pub(crate) terminal: TerminalArgs,
+}
+
+/// `dbshell`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  flipside dbshell blog\n  flipside dbshell blog shop.sqlite3 --write\n  \
+    echo 'SELECT count(*) FROM auth_user;' | flipside dbshell blog"
+)]
+pub(crate) struct DbshellArgs {
+    /// The app; absent: -a, or the name in .flipside-app
+    #[arg(value_name = "APP")]
+    pub(crate) app: Option<String>,
+    /// The database, a file in the app's data folder [default: the app's own]
+    #[arg(value_name = "DB")]
+    pub(crate) database: Option<String>,
+    /// Also let it be changed
+    #[arg(long)]
+    pub(crate) write: bool,
+    #[command(flatten)]
+    pub(crate) terminal: TerminalArgs,
 }
 
 /// `maintenance`.

@@ -113,7 +113,8 @@ mod tests {
         // The child leaves the group, as a shell's jobs do, and holds both streams open.
         let code = "import os, sys, time\nif not os.fork():\n os.setpgid(0, 0)\n time.sleep(3600)\n\
             print(sys.stdin.read() == '', flush=True); print('err', file=sys.stderr); sys.exit(7)";
-        let ended = attached(python(code), Streams::Three([input.into(), to_out.into(), to_err.into()])).await;
+        let ended =
+            attached(python(code), Streams::Three([input.into(), to_out.into(), to_err.into()])).await;
         assert_eq!(ended.unwrap().code, Some(7));
         let (out, err) = tokio::task::spawn_blocking(|| (text(out), text(err))).await.unwrap();
         assert_eq!((out.as_str(), err.as_str()), ("True\n", "err\n"));

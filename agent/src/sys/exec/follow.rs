@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{ExecError, LAST_WORDS, Lines, Program, command, look_up};
+use super::{ExecError, LAST_WORDS, Lines, Program, command, look_up, pipe_of_ours};
 use crate::sys::proc;
 
 /// When a program has to end: nothing as long as it may run.
@@ -98,13 +98,12 @@ pub fn follow(program: &Program) -> Result<Followed, ExecError> {
     let name = program.argv.first().cloned().unwrap_or_default();
     let start = |source| ExecError::Start { program: name.clone(), source };
     let path = look_up(program)?;
-    let (reader, writer) = io::pipe().map_err(start)?;
+    let (output, writer) = pipe_of_ours(&name)?;
     let mut command = command(&path, program);
     command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(start)?).stderr(writer);
     let child = command.kill_on_drop(false).spawn().map_err(start)?;
     // Our own ends of the pipe must go, or its end is never seen.
     drop(command);
-    let output = pipe::Receiver::from_owned_fd(reader.into()).map_err(start)?;
     Ok(Followed { child, output })
 }
 
