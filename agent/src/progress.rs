@@ -49,6 +49,11 @@ impl Channel {
         self.outcome.send_replace(Some(outcome));
     }
 
+    /// How much waits for the slowest of those who listen.
+    pub fn waiting(&self) -> usize {
+        self.progress.len()
+    }
+
     /// Ends when nobody listens any more.
     pub async fn abandoned(&self) {
         self.progress.closed().await;

@@ -25,7 +25,7 @@ use crate::{
     runtime::{Account, InstanceSpec, Runtime},
     sys::{
         exec::{self, Ended, Program},
-        trash,
+        tail, trash,
     },
 };
 
@@ -189,7 +189,7 @@ impl Context {
 
     /// The last lines of the app's log.
     pub(crate) fn log_tail(&self, lines: usize) -> Vec<String> {
-        super::log::tail(self.paths.log(), lines)
+        tail::tail(self.paths.log(), lines)
     }
 }
 

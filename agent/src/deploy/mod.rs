@@ -8,7 +8,6 @@ mod crew;
 mod fault;
 mod hooks;
 mod journal;
-pub(crate) mod log;
 mod look;
 mod manifest;
 mod probe;

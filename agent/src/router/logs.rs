@@ -10,16 +10,27 @@ use std::{
 };
 
 use flipside_api::{Code, Failure, Logs, Outcome};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use memchr::memmem::Finder;
 use serde_json::json;
 
 use super::{Call, Router};
-use crate::{host::fault, sys::beneath};
+use crate::{
+    host::fault,
+    sys::{beneath, tail::Backwards},
+};
 
 /// The most lines that one answer carries.
 const MOST: usize = 10_000;
-/// Bytes read at once, from the end backwards.
+/// Bytes read at once of what comes.
 const BLOCK: u64 = 256 << 10;
+/// Where a line is cut that is longer than a message may be.
+const LONGEST: usize = 64 << 10;
+/// By how much the lines of several processes may be out of order.
+const DISORDER: SignedDuration = SignedDuration::from_secs(60);
+/// How many lines may wait for whoever reads them, and how long for one that does not.
+const WAITING: usize = 256;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a log is looked at for new lines.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -27,7 +38,11 @@ pub(super) async fn logs(router: &Router, call: &Call<'_>, asked: &Logs) -> Resu
     router.known(&asked.app).await?;
     let path = router.host.paths(&asked.app).log().to_owned();
     let since = asked.since.as_deref().map(when).transpose()?;
-    let wanted = Wanted { grep: asked.grep.clone(), since, most: (asked.lines as usize).min(MOST) };
+    let wanted = Wanted {
+        grep: asked.grep.as_deref().map(|text| Finder::new(text).into_owned()),
+        since,
+        most: (asked.lines as usize).min(MOST),
+    };
     let file = open(&path)?;
     let (lines, end) = {
         let wanted = wanted.clone();
@@ -38,7 +53,7 @@ pub(super) async fn logs(router: &Router, call: &Call<'_>, asked: &Logs) -> Resu
     };
     let count = lines.len();
     for line in lines {
-        call.channel.output("", &line);
+        say(call, &line).await;
     }
     if asked.follow {
         tokio::select! {
@@ -52,14 +67,14 @@ pub(super) async fn logs(router: &Router, call: &Call<'_>, asked: &Logs) -> Resu
 
 #[derive(Debug, Clone)]
 struct Wanted {
-    grep: Option<String>,
+    grep: Option<Finder<'static>>,
     since: Option<Timestamp>,
     most: usize,
 }
 
 impl Wanted {
-    fn takes(&self, line: &str) -> bool {
-        self.grep.as_deref().is_none_or(|text| line.contains(text))
+    fn takes(&self, line: &[u8]) -> bool {
+        self.grep.as_ref().is_none_or(|text| text.find(line).is_some())
     }
 }
 
@@ -81,43 +96,67 @@ fn open(path: &Path) -> Result<File, Failure> {
     })
 }
 
-/// The newest lines that are wanted, oldest first, and where the file ended. Read backwards, block by block, so
-/// that the size of the log does not matter.
-fn newest(mut file: File, wanted: &Wanted) -> std::io::Result<(VecDeque<String>, u64)> {
+/// The newest lines that are wanted, oldest first, and where the file ended. Read backwards: the size of the log does
+/// not matter, nor what is older than `since`.
+fn newest(file: File, wanted: &Wanted) -> std::io::Result<(VecDeque<String>, u64)> {
     let end = file.metadata()?.len();
-    let (mut at, mut rest, mut lines) = (end, Vec::new(), VecDeque::new());
-    'blocks: while at > 0 && lines.len() < wanted.most {
-        let from = at.saturating_sub(BLOCK);
-        let mut block = vec![0; usize::try_from(at - from).unwrap_or(0)];
-        file.seek(SeekFrom::Start(from))?;
-        file.read_exact(&mut block)?;
-        block.append(&mut rest);
-        at = from;
-        // The first line of a block may have begun in the block before.
-        let first =
-            if at == 0 { 0 } else { block.iter().position(|b| *b == b'\n').map_or(block.len(), |at| at + 1) };
-        rest = block[..first].to_vec();
-        if first == block.len() && at > 0 && rest.len() < 64 * usize::try_from(BLOCK).unwrap_or(usize::MAX) {
-            continue;
+    let (mut back, mut lines) = (Backwards::new(file, 0)?, VecDeque::new());
+    // Lines without a time, as of a traceback, belong to the line with one that comes before them.
+    let mut belong = Vec::new();
+    while lines.len() < wanted.most {
+        let Some(line) = back.previous()? else {
+            lines = belong.drain(..).fold(lines, put);
+            break;
+        };
+        let time = wanted.since.and_then(|since| Some((since, time(line)?)));
+        match time {
+            Some((since, time)) if time < since - DISORDER => break,
+            Some((since, time)) if time < since => belong.clear(),
+            Some(_) => {
+                lines = belong.drain(..).fold(lines, put);
+                lines = take(lines, wanted, line);
+            }
+            None if wanted.since.is_some() && belong.len() < wanted.most => {
+                belong.extend(wanted.takes(line).then(|| shown(line)));
+            }
+            None if wanted.since.is_some() => {}
+            None => lines = take(lines, wanted, line),
         }
-        for line in String::from_utf8_lossy(&block[first..]).lines().rev() {
-            if wanted.since.is_some_and(|since| time(line).is_some_and(|time| time < since)) {
-                break 'blocks;
-            }
-            if wanted.takes(line) {
-                lines.push_front(line.to_owned());
-            }
-            if lines.len() == wanted.most {
-                break 'blocks;
-            }
-        }
+    }
+    while lines.len() > wanted.most {
+        lines.pop_front();
     }
     Ok((lines, end))
 }
 
-/// The time at the beginning of a line, where it has one.
-fn time(line: &str) -> Option<Timestamp> {
-    line.trim_start_matches('[').split([' ', ']']).next()?.parse().ok()
+fn take(lines: VecDeque<String>, wanted: &Wanted, line: &[u8]) -> VecDeque<String> {
+    if wanted.takes(line) { put(lines, shown(line)) } else { lines }
+}
+
+fn put(mut lines: VecDeque<String>, line: String) -> VecDeque<String> {
+    lines.push_front(line);
+    lines
+}
+
+fn shown(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(LONGEST)]).into_owned()
+}
+
+/// The time at the beginning of a line, where it has one: RFC 3339, or as Python's logging writes it, which is this
+/// host's.
+fn time(line: &[u8]) -> Option<Timestamp> {
+    let head = std::str::from_utf8(line.get(..40).unwrap_or(line)).ok().or_else(|| {
+        let valid = line.utf8_chunks().next()?.valid();
+        Some(valid.get(..40).unwrap_or(valid))
+    })?;
+    let head = head.trim_start_matches('[');
+    let mut words = head.split([' ', ']']);
+    let (first, second) = (words.next()?, words.next());
+    if let Ok(time) = first.parse() {
+        return Some(time);
+    }
+    let local: jiff::civil::DateTime = format!("{first}T{}", second?).parse().ok()?;
+    local.to_zoned(jiff::tz::TimeZone::system()).ok().map(|time| time.timestamp())
 }
 
 /// Goes on with new lines, also when the log was rotated.
@@ -126,7 +165,6 @@ async fn follow(path: &Path, mut at: u64, wanted: &Wanted, call: &Call<'_>) -> R
     let mut file = open(path)?;
     let mut rest = Vec::new();
     loop {
-        tokio::time::sleep(LOOK).await;
         let about = file.metadata().map_err(unreadable)?;
         if about.len() < at {
             at = 0;
@@ -135,17 +173,31 @@ async fn follow(path: &Path, mut at: u64, wanted: &Wanted, call: &Call<'_>) -> R
             file.seek(SeekFrom::Start(at)).map_err(unreadable)?;
             at += (&file).take(BLOCK).read_to_end(&mut rest).map_err(unreadable)? as u64;
             let whole = rest.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-            for line in String::from_utf8_lossy(&rest[..whole]).lines().filter(|line| wanted.takes(line)) {
-                call.channel.output("", line);
+            for line in rest[..whole].split(|b| *b == b'\n').filter(|line| !line.is_empty()) {
+                if wanted.takes(line) {
+                    say(call, &shown(line)).await;
+                }
             }
             rest.drain(..whole);
             rest.truncate(usize::try_from(BLOCK).unwrap_or(usize::MAX));
-        } else if std::fs::metadata(path).is_ok_and(|now| now.ino() != about.ino())
+            continue;
+        }
+        if std::fs::metadata(path).is_ok_and(|now| now.ino() != about.ino())
             && let Ok(fresh) = open(path)
         {
             (file, at) = (fresh, 0);
         }
+        tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Tells a line. A log is longer than what may wait for a slow reader: it is read as fast as that one reads.
+async fn say(call: &Call<'_>, line: &str) {
+    let begun = tokio::time::Instant::now();
+    while call.channel.waiting() >= WAITING && begun.elapsed() < PATIENCE {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    call.channel.output("", line);
 }
 
 #[cfg(test)]
@@ -186,8 +238,24 @@ mod tests {
         let since = Some("2026-01-02T00:00:00Z".parse().unwrap());
         let (lines, _) = newest(log.try_clone().unwrap(), &Wanted { since, ..wanted(9) }).unwrap();
         assert_eq!(lines.len(), 3);
-        let (lines, _) = newest(log, &Wanted { grep: Some("o".into()), ..wanted(2) }).unwrap();
+        let (lines, _) = newest(log, &Wanted { grep: Some(Finder::new("o")), ..wanted(2) }).unwrap();
         assert_eq!(lines, ["2026-01-02T00:00:00Z one", "2026-01-03T00:00:00Z two"]);
+    }
+
+    #[test]
+    fn a_traceback_is_as_old_as_the_line_before_it() {
+        let text = "2026-01-01T00:00:00Z old\n  of the old\n2026-01-01 12:00:00,5 new\n  of the new\n";
+        let (_folder, log) = file(text);
+        let since = Some(time(b"2026-01-01 11:59:59,0 x").unwrap());
+        let (lines, _) = newest(log, &Wanted { since, ..wanted(9) }).unwrap();
+        assert_eq!(lines, ["2026-01-01 12:00:00,5 new", "  of the new"]);
+        assert_eq!(time(b"[2026-01-01T00:00:00+01:00] x"), time(b"2025-12-31T23:00:00Z"));
+        assert_eq!(time(b"2026-01-01T00:00:00+0100 x"), time(b"2025-12-31T23:00:00Z"));
+        for none in
+            [&b""[..], b"\xff\xfe", b"  File x", b"Sat Nov 28 10:00:00 2026", "ä".repeat(30).as_bytes()]
+        {
+            assert_eq!(time(none), None);
+        }
     }
 
     #[test]

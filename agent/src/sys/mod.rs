@@ -8,5 +8,6 @@ pub mod beneath;
 pub mod clock;
 pub mod exec;
 pub mod proc;
+pub mod tail;
 pub mod trash;
 pub mod users;

@@ -2,14 +2,11 @@
 
 use std::{
     fs,
-    io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
 
-use crate::sys::beneath;
+use crate::sys::tail;
 
-/// The most that is read of it.
-const MOST: u64 = 32 << 10;
 const LINES: usize = 40;
 
 /// A place in an app's log.
@@ -26,20 +23,7 @@ impl LogMark {
 
     /// The last lines that came since.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.read().unwrap_or_default()
-    }
-
-    fn read(&self) -> Option<Vec<String>> {
-        let mut file = beneath::open_read(self.path.parent()?, Path::new(self.path.file_name()?)).ok()?;
-        let length = file.metadata().ok()?.len();
-        // A log that was rotated meanwhile is read from its start.
-        let from = if length < self.at { 0 } else { self.at };
-        file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST)))).ok()?;
-        let mut bytes = Vec::new();
-        file.take(MOST).read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-        Some(lines[lines.len().saturating_sub(LINES)..].iter().map(|line| (*line).to_owned()).collect())
+        tail::since(&self.path, self.at, LINES)
     }
 }
 

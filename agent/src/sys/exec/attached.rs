@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use super::{Ended, ExecError, Program, command, end_with_agent, look_up};
+use super::{Ended, ExecError, Program, command, end_with, look_up};
 use crate::sys::proc;
 
 /// Where a program reads and writes.
@@ -38,13 +38,14 @@ pub async fn attached(program: Program, streams: Streams) -> Result<Ended, ExecE
         }
     };
     command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
+    let agent = nix::unistd::getpid();
     // SAFETY: between fork and exec only system calls with numbers.
     unsafe {
         command.pre_exec(move || {
             if controls && libc::ioctl(0, libc::TIOCSCTTY, 0) != 0 {
                 return Err(io::Error::last_os_error());
             }
-            end_with_agent()
+            end_with(agent)
         })
     };
     let mut child = command.spawn().map_err(start)?;

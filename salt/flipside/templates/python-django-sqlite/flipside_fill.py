@@ -221,7 +221,12 @@ def _logging(settings, env, place):
     theirs = settings.get("LOGGING")
     if theirs:
         return _log_files(theirs, env.get("DATA_DIR"), place)
-    line = {"format": "{asctime} {levelname} {name} {message}", "style": "{"}
+    # With its offset, or nobody could tell what is since when.
+    line = {
+        "format": "{asctime} {levelname} {name} {message}",
+        "datefmt": "%Y-%m-%dT%H:%M:%S%z",
+        "style": "{",
+    }
     handler = {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}
     logging = {
         "version": 1,
