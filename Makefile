@@ -10,8 +10,9 @@ FAULTS := --features flipside-agent/faults
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
-demo: ## sets everything up and shows the main job; APP=DIR your own Django project, KEEP=1 leaves it running, SALT=3008
-	@$(TESTBED) tests/demo.py up $(if $(APP),--app "$(APP)") $(if $(KEEP),--keep) $(if $(SALT),--salt "$(SALT)")
+demo: ## sets everything up and shows the main job; APP=DIR your own Django project, KEEP=1 leaves it running, RUNTIME=docker, SALT=3008
+	@$(TESTBED) tests/demo.py up $(if $(APP),--app "$(APP)") $(if $(KEEP),--keep) $(if $(SALT),--salt "$(SALT)") \
+		$(if $(RUNTIME),--runtime "$(RUNTIME)")
 
 demo-down: ## stops a demo that was left running, and removes what it made
 	@$(TESTBED) tests/demo.py down

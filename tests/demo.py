@@ -25,7 +25,9 @@ def up(args: argparse.Namespace) -> int:
     FOLDER.mkdir()
     report = Report(FOLDER / "report.json")
     tools.debian_packages()
-    platform = Platform(root, args.salt)
+    if args.runtime == "docker":
+        tools.docker()
+    platform = Platform(root, args.salt, args.runtime)
     try:
         if args.app:
             tell_own(platform, report, FOLDER, Path(args.app).resolve())
@@ -104,6 +106,7 @@ def main() -> int:
     verb.add_argument("--app", help="a Django project of your own")
     verb.add_argument("--keep", action="store_true", help="leave it running")
     verb.add_argument("--salt", default="3006", choices=sorted(tools.SALT), help="the Salt series")
+    verb.add_argument("--runtime", default="process", choices=("process", "docker"), help="what runs the apps")
     verb.set_defaults(do=up)
     verbs.add_parser("down", help="stop what was left running").set_defaults(do=down)
     verb = verbs.add_parser("start-agent", help="start a minion's agent again")

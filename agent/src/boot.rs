@@ -14,7 +14,9 @@ use flipside_agent::{
     app::paths::TRASH,
     backup,
     config::Config,
-    runtime::{Runtime, assets::Assets, process::ProcessRuntime, uwsgi::install::Installer},
+    runtime::{
+        Runtime, assets::Assets, docker::Containers, process::ProcessRuntime, uwsgi::install::Installer,
+    },
     sqlite, sys,
 };
 use tracing_subscriber::EnvFilter;
@@ -109,8 +111,12 @@ pub(crate) fn runtimes(
         installer,
         assets: assets.clone(),
         web_group: config.web_group.clone(),
+        containers: None,
     };
-    Ok(vec![Arc::new(process)])
+    let containers =
+        Containers { socket: config.docker_socket.clone(), packages: config.docker_packages.clone() };
+    let docker = ProcessRuntime { containers: Some(containers), ..process.clone() };
+    Ok(vec![Arc::new(process), Arc::new(docker)])
 }
 
 /// The work of the child `follow`.

@@ -15,6 +15,7 @@ use flipside_agent::{
     router::Router,
     runtime::{
         assets::Assets,
+        docker::start,
         holder::{self, HoldArgs},
     },
     secrets::Keyring,
@@ -47,6 +48,12 @@ enum Child {
     /// Holds the listener of an app and runs what serves it.
     #[command(hide = true)]
     Hold(HoldArgs),
+    /// Starts a container for a holder, and ends.
+    #[command(hide = true)]
+    Contain {
+        /// What to start, in JSON.
+        job: String,
+    },
     /// Follows an app's databases with backups, as the app's user; its job comes through its input.
     #[command(hide = true)]
     Follow {
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
     let ended = match &args.child {
         None => daemon(&args),
         Some(Child::Hold(hold)) => holder::main(hold).map_err(anyhow::Error::new),
+        Some(Child::Contain { job }) => return start::main(job),
         Some(Child::Follow { app, database }) => boot::follow(app, database.as_deref()),
         Some(Child::Sqlite { way, data, mark, backups, id, patterns }) => {
             boot::sqlite(*way, (data, mark, backups.as_deref()), id, patterns)

@@ -37,6 +37,7 @@ def tell_own(platform: Platform, report: Report, keep: Path, folder: Path) -> No
     with report.step(f"salt {minion} flipside.deploy {app}") as step:
         options = {"domains": [f"{app}.localhost", "127.0.0.1", "localhost"], "release_header": True}
         pillar = {"template": "python-django-sqlite", "tag": "latest", "options": options}
+        pillar["runtime"] = platform.runtime
         platform.assign({minion: (app,)}, {app: pillar})
         answer = salt(minion, "flipside.deploy", app)
         said = answer.app(app)

@@ -26,7 +26,7 @@ REACTOR = {
 }
 
 
-def app_pillar(app: str, **options: Any) -> dict[str, Any]:
+def app_pillar(app: str, *, runtime: str = "process", **options: Any) -> dict[str, Any]:
     """The pillar of one of the example's apps."""
     domains = [f"{app}.localhost"] + (["127.0.0.1", "localhost"] if app == "blog" else [])
     defaults = {
@@ -34,14 +34,15 @@ def app_pillar(app: str, **options: Any) -> dict[str, Any]:
         "health": {"path": "/healthz", "status": 200, "contains": "ok", "timeout": 5},
         "release_header": True,
     }
-    return {"template": "python-django-sqlite", "tag": "latest", "options": defaults | options, "env": {}}
+    pillar = {"template": "python-django-sqlite", "tag": "latest", "options": defaults | options, "env": {}}
+    return pillar | {"runtime": runtime}
 
 
 class Platform:
     """All of it below one folder."""
 
-    def __init__(self, root: Path, series: str = "3006") -> None:
-        self.root = root
+    def __init__(self, root: Path, series: str = "3006", runtime: str = "process") -> None:
+        self.root, self.runtime = root, runtime
         ports = Ports(root)
         self.salted = Salted(root, tools.salt(series), ports, list(MINIONS))
         self.hosts = {name: Host(root, name, ports, self.salted.minion_config(name)) for name in MINIONS}

@@ -143,6 +143,12 @@ def started(pid: int) -> str | None:
     return stat.started if stat else None
 
 
+def _numbers(pid: int) -> list[str]:
+    """Its number in each PID namespace that it is in, from ours to a container's."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
+
+
 @dataclass(frozen=True)
 class Stat:
     """Of /proc/<pid>/stat what is used here."""
@@ -192,16 +198,17 @@ def _signal_group(leader: int, number: int) -> None:
 def stragglers(root: Path) -> list[int]:
     """Sessions of `root` that no pid file of ours names: a holder leads its own, with its program below
     `root`; workers that outlived their holder name `root` in their arguments, and their session has no
-    leader."""
+    leader, or is a container's."""
     found = set()
     for stat in every_process():
         try:
             program = Path(os.readlink(f"/proc/{stat.pid}/exe").removesuffix(" (deleted)"))
             arguments = Path(f"/proc/{stat.pid}/cmdline").read_text(errors="replace")
+            contained = len(_numbers(stat.pid)) > 1
         except OSError:
             continue
         leads = stat.session == stat.pid and program.is_relative_to(root)
-        left = f"{root}/" in arguments and not alive(stat.session)
+        left = f"{root}/" in arguments and (contained or not alive(stat.session))
         if leads or left:
             found.add(stat.session)
     return sorted(found)

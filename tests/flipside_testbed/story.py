@@ -80,7 +80,9 @@ class Story:
 
     def _first_deploy(self, step: Step) -> None:
         """salt '*' flipside.deploy: every app that pillar assigns."""
-        self.platform.assign(ASSIGNED, {app: app_pillar(app) for app in ("blog", "shop")})
+        runtime = self.platform.runtime
+        apps = {app: app_pillar(app, runtime=runtime) for app in ("blog", "shop")}
+        self.platform.assign(ASSIGNED, apps)
         answer = self.salt("*", "flipside.deploy")
         for minion, apps in ASSIGNED.items():
             for app in apps:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flipside_testbed import places
+from flipside_testbed.engine import Docker
 
 PYTHON = "/usr/bin/python3"
 UV = "uv==0.13.9"
@@ -71,6 +72,19 @@ def program(name: str) -> str:
     if found is None:
         raise Missing(f"{name} is not installed; as root: apt-get install -y {PROGRAMS.get(name, name)}")
     return found
+
+
+def docker() -> Docker:
+    """The engine of this machine."""
+    engine = Docker(Path("/run/docker.sock"))
+    try:
+        engine.ask("GET", "/_ping")
+    except OSError as error:
+        raise Missing(
+            f"no Docker engine answers at {engine.socket} ({error}); as root: apt-get install -y docker.io,"
+            " and start dockerd"
+        ) from None
+    return engine
 
 
 def uv() -> Path:

@@ -42,6 +42,10 @@ pub struct Config {
     pub keep_releases: u32,
     /// The requirement from which uWSGI is installed.
     pub uwsgi: String,
+    /// The socket of the Docker engine, for apps with `runtime: docker`.
+    pub docker_socket: PathBuf,
+    /// Debian packages of this host that such apps need beside Python, such as `libpq5`.
+    pub docker_packages: Vec<String>,
     /// The link to the minion's bus.
     pub salt: Option<Salt>,
     /// The store of backups.
@@ -142,6 +146,8 @@ impl Config {
             memcached: fields.text_or("memcached", "127.0.0.1:11211"),
             keep_releases: fields.number_or("keep_releases", 2, 5),
             uwsgi: fields.text_or("uwsgi", "pyuwsgi==2.0.30"),
+            docker_socket: fields.path_or("docker_socket", "/run/docker.sock"),
+            docker_packages: fields.texts("docker_packages"),
             salt: None,
             backup: None,
         };
@@ -170,6 +176,13 @@ impl Config {
         }
         if !is_host_and_port(&self.memcached) {
             problems.push(format!("memcached: must be HOST:PORT, not {}", self.memcached));
+        }
+        // Names that dpkg-query would take for options or patterns are none.
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+.-".contains(&b);
+        for name in &self.docker_packages {
+            if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.bytes().all(plain) {
+                problems.push(format!("docker_packages: {name:?} is no name of a Debian package"));
+            }
         }
         // The kernel keeps 108 bytes for the path of a socket, and every app needs one below run_dir.
         for (key, path, most) in [("socket", &self.socket, 107), ("run_dir", &self.run_dir, 60)] {
@@ -257,7 +270,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let error = parse(
             "apps_dir = \"relative\"\nkeep_releases = 1\nuwgsi = \"x\"\nnginx = \"ftp://x\"\nuv = 3\n\
-             memcached = \"nowhere\"\n[backup]\nrecipient = \"age1\"\n[salt]\nminion = 1",
+             memcached = \"nowhere\"\ndocker_packages = [\"-x\"]\n[backup]\nrecipient = \"age1\"\n[salt]\nminion = 1",
         )
         .unwrap_err()
         .to_string();
@@ -269,6 +282,7 @@ mod tests {
             "nginx: must be",
             "uv: must be a string, not a integer",
             "memcached: must be",
+            "docker_packages: \"-x\" is no name",
             "backup.repo: is missing",
             "backup.recipients: needs",
             "backup.recipient: is no key",

@@ -118,6 +118,15 @@ impl Context {
         self.host.instance(spec, self.account.clone())
     }
 
+    /// The runtime that it ran in.
+    ///
+    /// # Errors
+    /// When the host has it no more.
+    pub(crate) fn old_runtime(&self) -> Result<Arc<dyn Runtime>, Failure> {
+        let spec = self.work.old.as_ref().unwrap_or(&self.work.spec);
+        self.host.runtime(spec.runtime)
+    }
+
     /// The venv of the new release.
     pub(crate) fn venv(&self) -> PathBuf {
         self.paths.release(&self.work.release).join("venv")

@@ -1,4 +1,4 @@
-//! The two Python files that come with the agent, and what is to be known of a pre-flight.
+//! The Python files that come with the agent, and what is to be known of a pre-flight.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +16,7 @@ use crate::sys::{
 
 const LOADER: &str = include_str!("python/loader.py");
 const PREFLIGHT: &str = include_str!("python/preflight.py");
+const ENTER: &str = include_str!("python/enter.py");
 
 /// Where the agent's Python files lie: the apps' users read them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Assets {
     pub loader: PathBuf,
     /// What tries a release out.
     pub preflight: PathBuf,
+    /// What becomes uWSGI in a container.
+    pub enter: PathBuf,
 }
 
 /// The files could not be put in place.
@@ -45,8 +48,13 @@ impl Assets {
     pub fn write(state_dir: &Path) -> Result<Self, AssetsError> {
         let folder = state_dir.join("uwsgi");
         beneath::ensure_dir(&folder, 0o755, None).map_err(AssetsError::Folder)?;
-        let assets = Self { loader: folder.join("loader.py"), preflight: folder.join("preflight.py") };
-        for (path, text) in [(&assets.loader, LOADER), (&assets.preflight, PREFLIGHT)] {
+        let assets = Self {
+            loader: folder.join("loader.py"),
+            preflight: folder.join("preflight.py"),
+            enter: folder.join("enter.py"),
+        };
+        for (path, text) in [(&assets.loader, LOADER), (&assets.preflight, PREFLIGHT), (&assets.enter, ENTER)]
+        {
             atomic_write::write(path, text.as_bytes(), 0o644, None).map_err(AssetsError::Write)?;
         }
         Ok(assets)

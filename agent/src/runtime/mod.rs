@@ -4,6 +4,7 @@
 //! losing a request: the listener is held by a process of its own for as long as the app is up.
 
 pub mod assets;
+pub mod docker;
 pub mod holder;
 pub mod process;
 pub mod uwsgi;
@@ -89,6 +90,10 @@ pub trait Runtime: Send + Sync {
 
     /// A hash of what an instance of `spec` is started with, to compare with [`Observed::options`].
     fn options(&self, spec: &InstanceSpec) -> String;
+
+    /// Makes sure that an instance of `spec` could be started now, before anything is touched; says what was
+    /// installed or made for that, or nothing.
+    async fn ready(&self, spec: &InstanceSpec) -> Result<String, Failure>;
 
     /// What runs now. Nothing running is no error.
     async fn observe(&self, paths: &AppPaths) -> Result<Observed, Failure>;

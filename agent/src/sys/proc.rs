@@ -92,6 +92,13 @@ fn marked(mark: &[u8]) -> Vec<u32> {
         .collect()
 }
 
+/// The number that `pid` has in its own PID namespace: another where it is in a container.
+pub fn own_number(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    line.and_then(|numbers| numbers.split_whitespace().last()?.parse().ok()).unwrap_or(pid)
+}
+
 /// The resident bytes of `pid`.
 pub fn resident(pid: u32) -> u64 {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
@@ -144,6 +151,7 @@ mod tests {
         assert!(!runs(me, process.started + 1));
         assert!(children(process.parent).contains(&me));
         assert!(resident(me) > 100_000);
+        assert_eq!(own_number(me), me);
     }
 
     #[test]

@@ -89,6 +89,10 @@ impl Runtime for FakeRuntime {
         format!("{}/{}", spec.workers, spec.threads)
     }
 
+    async fn ready(&self, _: &InstanceSpec) -> Result<String, Failure> {
+        Ok(String::new())
+    }
+
     async fn observe(&self, _paths: &AppPaths) -> Result<Observed, Failure> {
         let running = self.0.lock().unwrap();
         let worker = |release: &ReleaseId| Worker {

@@ -1,12 +1,16 @@
 //! Releases that do not start: the old workers go on, and putting `current` back heals.
 
 use flipside_agent::runtime::Runtime;
-use flipside_api::Code;
+use flipside_api::{Code, RuntimeKind};
 
 use crate::{
     client::{Load, ask},
     fixture::Fixture,
 };
+
+on_every_runtime! {
+    a_bad_replacement_is_ended_and_the_old_instance_never_notices,
+}
 
 async fn a_bad_release_harms_nobody(code: &str, said: &str) {
     let Some(fixture) = started().await else { return };
@@ -76,9 +80,8 @@ async fn a_hang() {
     a_bad_release_harms_nobody("print('hanging'); import time; time.sleep(600)", "hanging").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bad_replacement_is_ended_and_the_old_instance_never_notices() {
-    let Some(mut fixture) = Fixture::new() else { return };
+async fn a_bad_replacement_is_ended_and_the_old_instance_never_notices(kind: RuntimeKind) {
+    let Some(mut fixture) = Fixture::on(kind) else { return };
     fixture.spec.start_timeout = 2;
     let (runtime, spec) = (&fixture.runtime, &fixture.spec);
     let good = fixture.release("1.0");

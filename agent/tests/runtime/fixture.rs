@@ -13,13 +13,14 @@ use flipside_agent::{
     runtime::{
         Account, InstanceSpec,
         assets::Assets,
+        docker::Containers,
         holder::protocol::{Ask, Instance},
         process::ProcessRuntime,
         uwsgi::install::Installer,
     },
     sys::{atomic_write, proc},
 };
-use flipside_api::ReleaseId;
+use flipside_api::{ReleaseId, RuntimeKind};
 
 /// An app that says what it is.
 const APP: &str = r#"
@@ -61,10 +62,26 @@ fn minor() -> &'static str {
 
 const PYTHON: &str = "/usr/bin/python3";
 
+/// Where the Docker engine of the tests listens.
+const ENGINE: &str = "/run/docker.sock";
+
 impl Fixture {
     /// `None`, with a word why, where uWSGI cannot be installed.
     pub(crate) fn new() -> Option<Self> {
         Self::of(None)
+    }
+
+    /// The same for a runtime of that kind.
+    pub(crate) fn on(kind: RuntimeKind) -> Option<Self> {
+        let mut fixture = Self::of(None)?;
+        if kind == RuntimeKind::Docker {
+            if UnixStream::connect(ENGINE).is_err() {
+                println!("skipped: no Docker engine listens at {ENGINE}");
+                return None;
+            }
+            fixture.runtime.containers = containers(ENGINE);
+        }
+        Some(fixture)
     }
 
     pub(crate) fn of(account: Option<Account>) -> Option<Self> {
@@ -92,6 +109,7 @@ impl Fixture {
             },
             assets: Assets::write(&root.join("state")).unwrap(),
             web_group: "nogroup".to_owned(),
+            containers: None,
         };
         let spec = InstanceSpec {
             paths,
@@ -157,6 +175,11 @@ impl Fixture {
         let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
         u32::try_from(answer["state"]["pid"].as_u64().unwrap()).unwrap()
     }
+}
+
+/// What puts instances into containers of the engine at `socket`.
+pub(crate) fn containers(socket: &str) -> Option<Containers> {
+    Some(Containers { socket: socket.into(), packages: Vec::new() })
 }
 
 impl Drop for Fixture {

@@ -6,6 +6,7 @@ use flipside_agent::{
     runtime::{Observed, Runtime},
     sys::{atomic_write, proc},
 };
+use flipside_api::RuntimeKind;
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -13,7 +14,15 @@ use crate::{
     fixture::Fixture,
 };
 
-async fn until(fixture: &Fixture, condition: impl Fn(&Observed) -> bool) -> Observed {
+on_every_runtime! {
+    a_killed_holder_is_succeeded_without_losing_a_request,
+    a_killed_holder_does_not_keep_an_app_from_being_stopped_or_held,
+    a_killed_master_is_started_again_by_the_holder,
+    an_instance_that_cannot_be_started_is_told_at_once,
+    a_deploy_that_was_cut_short_leaves_nothing_for_long,
+}
+
+pub(crate) async fn until(fixture: &Fixture, condition: impl Fn(&Observed) -> bool) -> Observed {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let observed = fixture.runtime.observe(&fixture.spec.paths).await.unwrap();
@@ -25,9 +34,8 @@ async fn until(fixture: &Fixture, condition: impl Fn(&Observed) -> bool) -> Obse
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_holder_is_succeeded_without_losing_a_request() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn a_killed_holder_is_succeeded_without_losing_a_request(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let (runtime, spec) = (&fixture.runtime, &fixture.spec);
     let one = fixture.release("1.0");
     fixture.flip(&one, "red");
@@ -48,9 +56,8 @@ async fn a_killed_holder_is_succeeded_without_losing_a_request() {
     load.lost_nothing().await;
 }
 
-#[tokio::test]
-async fn a_killed_holder_does_not_keep_an_app_from_being_stopped_or_held() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn a_killed_holder_does_not_keep_an_app_from_being_stopped_or_held(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let (runtime, spec) = (&fixture.runtime, &fixture.spec);
     let one = fixture.release("1.0");
     fixture.flip(&one, "red");
@@ -78,15 +85,19 @@ async fn a_worker_that_dies_is_started_again() {
     assert!(ask(&fixture.socket()).await.starts_with(one.as_str()));
 }
 
-#[tokio::test]
-async fn a_killed_master_is_started_again_by_the_holder() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn a_killed_master_is_started_again_by_the_holder(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let one = fixture.release("1.0");
     fixture.flip(&one, "red");
     fixture.runtime.start(&fixture.spec, &one).await.unwrap();
     let before = fixture.runtime.observe(&fixture.spec.paths).await.unwrap();
     let master = proc::process(before.workers[0].pid).unwrap().parent;
     proc::signal(master, Signal::SIGKILL);
+    // What a dying worker has accepted is lost with it.
+    until(&fixture, |seen| {
+        seen.workers.iter().all(|worker| !before.workers.iter().any(|old| old.pid == worker.pid))
+    })
+    .await;
     // The listener is the holder's: this one waits.
     assert!(ask(&fixture.socket()).await.starts_with(one.as_str()));
     until(&fixture, |seen| seen.workers.len() == 2 && seen.workers.iter().all(|w| w.accepting)).await;
@@ -114,9 +125,8 @@ async fn a_worker_that_starts_between_the_two_renames_of_a_switch_gets_a_pair() 
     assert!(ask(&fixture.socket()).await.ends_with("red"));
 }
 
-#[tokio::test]
-async fn an_instance_that_cannot_be_started_is_told_at_once() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn an_instance_that_cannot_be_started_is_told_at_once(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let one = fixture.release("1.0");
     fixture.flip(&one, "red");
     std::fs::remove_dir(fixture.spec.paths.data()).unwrap();
@@ -126,9 +136,8 @@ async fn an_instance_that_cannot_be_started_is_told_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
-#[tokio::test]
-async fn a_deploy_that_was_cut_short_leaves_nothing_for_long() {
-    let Some(mut fixture) = Fixture::new() else { return };
+async fn a_deploy_that_was_cut_short_leaves_nothing_for_long(kind: RuntimeKind) {
+    let Some(mut fixture) = Fixture::on(kind) else { return };
     let (one, hangs) = (fixture.release("1.0"), fixture.release_of("2.0", "import time; time.sleep(600)"));
     fixture.flip(&one, "red");
     fixture.runtime.start(&fixture.spec, &one).await.unwrap();

@@ -1,5 +1,5 @@
-//! The process runtime against real uWSGI: what must not lose a request is done under load, and every request
-//! is counted.
+//! The runtimes against real uWSGI and a real Docker engine: what must not lose a request is done under load, and
+//! every request is counted.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,8 +7,27 @@
     reason = "a test may panic, and says so when it is skipped"
 )]
 
+/// What every runtime must do: each test takes the kind of runtime that it is to hold for.
+macro_rules! on_every_runtime {
+    ($($test:ident),* $(,)?) => {
+        mod process {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(flipside_api::RuntimeKind::Process).await;
+            })*
+        }
+        mod docker {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(flipside_api::RuntimeKind::Docker).await;
+            })*
+        }
+    };
+}
+
 mod bad_releases;
 mod client;
+mod containers;
 mod fixture;
 mod hostile;
 mod kills;

@@ -10,18 +10,27 @@ use flipside_agent::{
     },
 };
 
+use flipside_api::RuntimeKind;
+
 use crate::{
     client::{Load, ask, get},
     fixture::Fixture,
 };
 
+on_every_runtime! {
+    a_started_app_serves_and_is_seen,
+    a_reload_changes_code_and_environment_and_loses_nothing,
+    a_replacement_loses_nothing_and_takes_new_options,
+    requests_wait_while_an_app_is_held,
+    a_restarted_agent_finds_its_apps_again,
+}
+
 fn pids(observed: &flipside_agent::runtime::Observed) -> HashSet<u32> {
     observed.workers.iter().map(|worker| worker.pid).collect()
 }
 
-#[tokio::test]
-async fn a_started_app_serves_and_is_seen() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn a_started_app_serves_and_is_seen(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let (runtime, spec) = (&fixture.runtime, &fixture.spec);
     assert_eq!(runtime.observe(&spec.paths).await.unwrap(), flipside_agent::runtime::Observed::default());
     let one = fixture.release("1.0");
@@ -44,9 +53,8 @@ async fn a_started_app_serves_and_is_seen() {
     assert_eq!(runtime.observe(&spec.paths).await.unwrap(), flipside_agent::runtime::Observed::default());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reload_changes_code_and_environment_and_loses_nothing() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn a_reload_changes_code_and_environment_and_loses_nothing(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let (runtime, spec) = (&fixture.runtime, &fixture.spec);
     let (one, two) = (fixture.release("1.0"), fixture.release("2.0"));
     fixture.flip(&one, "red");
@@ -67,9 +75,8 @@ async fn a_reload_changes_code_and_environment_and_loses_nothing() {
     load.lost_nothing().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replacement_loses_nothing_and_takes_new_options() {
-    let Some(mut fixture) = Fixture::new() else { return };
+async fn a_replacement_loses_nothing_and_takes_new_options(kind: RuntimeKind) {
+    let Some(mut fixture) = Fixture::on(kind) else { return };
     let (one, two) = (fixture.release("1.0"), fixture.release("2.0"));
     fixture.flip(&one, "red");
     fixture.runtime.start(&fixture.spec, &one).await.unwrap();
@@ -88,9 +95,8 @@ async fn a_replacement_loses_nothing_and_takes_new_options() {
     load.lost_nothing().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_wait_while_an_app_is_held() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn requests_wait_while_an_app_is_held(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let (runtime, spec) = (&fixture.runtime, &fixture.spec);
     let (one, two) = (fixture.release("1.0"), fixture.release("2.0"));
     fixture.flip(&one, "red");
@@ -115,9 +121,8 @@ async fn requests_wait_while_an_app_is_held() {
     load.lost_nothing().await;
 }
 
-#[tokio::test]
-async fn a_restarted_agent_finds_its_apps_again() {
-    let Some(fixture) = Fixture::new() else { return };
+async fn a_restarted_agent_finds_its_apps_again(kind: RuntimeKind) {
+    let Some(fixture) = Fixture::on(kind) else { return };
     let spec = &fixture.spec;
     let one = fixture.release("1.0");
     fixture.flip(&one, "red");

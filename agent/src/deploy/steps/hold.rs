@@ -16,7 +16,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
 
 pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
     match &ctx.work.previous {
-        Some(previous) => ctx.runtime.start(&ctx.old_instance(), previous).await,
+        Some(previous) => ctx.old_runtime()?.start(&ctx.old_instance(), previous).await,
         None => ctx.runtime.stop(&ctx.paths).await,
     }
 }

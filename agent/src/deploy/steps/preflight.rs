@@ -1,4 +1,5 @@
-//! Imports the release in a process of its own and asks it once, before anybody else can; then the `check` hooks.
+//! Makes sure that an instance can be started at all, imports the release in a process of its own and asks it once,
+//! before anybody else can; then the `check` hooks.
 
 use std::time::Duration;
 
@@ -16,6 +17,10 @@ use crate::{
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let spec = &ctx.work.spec;
+    let made = ctx.runtime.ready(&ctx.instance()).await?;
+    if !made.is_empty() {
+        ctx.channel.output("", &made);
+    }
     let timeout = Duration::from_secs(u64::from(spec.start_timeout));
     let https = spec.public_url.starts_with("https://");
     let host = health::host(&spec.domains);

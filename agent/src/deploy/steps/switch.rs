@@ -58,13 +58,13 @@ pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
     if !ctx.work.was_up {
         return ctx.runtime.stop(paths).await;
     }
-    let instance = ctx.old_instance();
+    let (runtime, instance) = (ctx.old_runtime()?, ctx.old_instance());
     match take_over(ctx).await? {
         // Undoing the hold starts the old release.
-        _ if ctx.is_held() => ctx.runtime.hold(paths).await,
-        TakeOver::Reload => ctx.runtime.reload(&instance, previous).await,
-        TakeOver::Replace => ctx.runtime.replace(&instance, previous).await,
-        TakeOver::Start => ctx.runtime.start(&instance, previous).await,
+        _ if ctx.is_held() => runtime.hold(paths).await,
+        TakeOver::Reload => runtime.reload(&instance, previous).await,
+        TakeOver::Replace => runtime.replace(&instance, previous).await,
+        TakeOver::Start => runtime.start(&instance, previous).await,
     }
 }
 

@@ -11,7 +11,6 @@ use std::{
 
 use nix::sys::signal::Signal;
 use tokio::{
-    process::Child,
     sync::watch,
     task::{AbortHandle, JoinSet},
     time::{Instant, sleep, timeout_at},
@@ -19,6 +18,7 @@ use tokio::{
 
 use super::{
     HoldArgs,
+    life::{self, Life},
     listener::Listener,
     protocol::{Ask, HolderState, Instance, Order, PROTOCOL},
 };
@@ -178,8 +178,8 @@ impl Keeper {
         let mut pause = FIRST_PAUSE;
         while self.until.borrow().is_none() {
             let begun = Instant::now();
-            match self.start() {
-                Ok(child) => self.watch(child).await,
+            match self.start().await {
+                Ok(life) => self.watch(life).await,
                 Err(error) => {
                     tracing::error!(instance = self.order.name, error, "InstanceNotStarted");
                     self.show(|instance| {
@@ -202,7 +202,7 @@ impl Keeper {
         tracing::info!(instance = self.order.name, "InstanceRetired");
     }
 
-    fn start(&self) -> Result<Child, String> {
+    async fn start(&mut self) -> Result<Life, String> {
         let program = Program {
             argv: self.order.argv.clone(),
             env: self.order.env.clone(),
@@ -216,10 +216,16 @@ impl Keeper {
             Some(source) => format!("{error}: {source}"),
             None => error.to_string(),
         };
-        let log = open_log(&self.log).map_err(|error| format!("{}: {error}", self.log.display()))?;
-        let child =
-            exec::serve(&program, self.listener.fd(), &log, CHAIN_SIGNAL).map_err(|error| shown(&error))?;
-        let pid = child.id();
+        let unopened = |error: io::Error| format!("{}: {error}", self.log.display());
+        let log = open_log(&self.log).map_err(unopened)?;
+        let output = life::output(self.order.contained, &log).map_err(unopened)?;
+        let child = exec::serve(&program, self.listener.fd(), (output, &log), CHAIN_SIGNAL)
+            .map_err(|error| shown(&error))?;
+        let life = match self.order.contained {
+            false => Life::Child(child),
+            true => Life::contained(child, &mut self.until).await?,
+        };
+        let pid = life.pid();
         let instance = self.show(|instance| {
             instance.starts += 1;
             instance.pid = pid;
@@ -231,47 +237,43 @@ impl Keeper {
             tracing::error!(instance = self.order.name, error = shown(&error), "InstanceNotRecorded");
         }
         tracing::info!(instance = self.order.name, pid, "InstanceStarted");
-        Ok(child)
+        Ok(life)
     }
 
     /// Waits for the instance's end, or brings it about.
-    async fn watch(&mut self, mut child: Child) {
-        let Some(pid) = child.id() else { return };
-        let status = loop {
-            tokio::select! {
-                status = child.wait() => break status,
-                _ = self.until.changed() => {}
-            }
+    async fn watch(&mut self, mut life: Life) {
+        let Some(pid) = life.pid() else { return };
+        let how = loop {
+            // It may have been told while it started.
             let at = *self.until.borrow_and_update();
             if let Some(at) = at {
-                break self.end(pid, &mut child, at).await;
+                break self.end(pid, &mut life, at).await;
+            }
+            tokio::select! {
+                how = life.ended() => break how,
+                _ = self.until.changed() => {}
             }
         };
-        // Its workers end with it; those that do not are made to.
-        proc::kill_group(pid);
-        self.show(|instance| instance.pid = None);
-        match status {
-            Ok(status) => tracing::info!(instance = self.order.name, pid, %status, "InstanceEnded"),
-            Err(error) => tracing::error!(instance = self.order.name, pid, %error, "InstanceLost"),
+        if let Life::Child(_) = life {
+            // Its workers end with it; those that do not are made to. The kernel does that for a container.
+            proc::kill_group(pid);
         }
+        self.show(|instance| instance.pid = None);
+        tracing::info!(instance = self.order.name, pid, how, "InstanceEnded");
     }
 
-    async fn end(
-        &mut self,
-        pid: u32,
-        child: &mut Child,
-        mut at: Instant,
-    ) -> io::Result<std::process::ExitStatus> {
+    async fn end(&mut self, pid: u32, life: &mut Life, mut at: Instant) -> String {
         while Instant::now() < at {
             proc::signal(pid, Signal::SIGTERM);
             let next = at.min(Instant::now() + AGAIN);
             tokio::select! {
-                ended = timeout_at(next, child.wait()) => if let Ok(status) = ended { return status },
+                ended = timeout_at(next, life.ended()) => if let Ok(how) = ended { return how },
                 _ = self.until.changed() => at = self.until.borrow_and_update().unwrap_or(at),
             }
         }
         proc::kill_group(pid);
-        child.wait().await
+        proc::signal(pid, Signal::SIGKILL);
+        life.ended().await
     }
 
     fn show(&self, change: impl FnOnce(&mut Instance)) -> Instance {

@@ -73,7 +73,7 @@ impl Listener {
 }
 
 /// A UNIX socket that listens at `path`; one that was left there is replaced.
-pub(super) fn bound(
+pub(crate) fn bound(
     path: &Path,
     mode: u32,
     owner: Option<(u32, u32)>,

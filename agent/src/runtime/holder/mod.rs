@@ -6,7 +6,8 @@
 
 mod control;
 mod instance;
-mod listener;
+pub mod life;
+pub(crate) mod listener;
 pub mod protocol;
 
 use std::{

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::Account;
 
 /// The protocol that this build speaks.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
+
+/// From this on a holder understands [`Order::contained`].
+pub const CONTAINS: u32 = 2;
 
 /// The longest line either side reads.
 pub const LONGEST: u64 = 1 << 20;
@@ -59,6 +62,9 @@ pub struct Order {
     /// Who it runs as.
     #[serde(default)]
     pub account: Option<Account>,
+    /// Whether `argv` only starts it, in a container, and ends; see [`super::life::Word`].
+    #[serde(default)]
+    pub contained: bool,
     /// A hash of its options, to be told again.
     #[serde(default)]
     pub options: String,
@@ -147,6 +153,7 @@ mod tests {
             env: BTreeMap::new(),
             cwd: "/".into(),
             account: None,
+            contained: false,
             options: String::new(),
             workers: 1,
         };

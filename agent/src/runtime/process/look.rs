@@ -61,11 +61,17 @@ pub(super) async fn look(run: &Path, name: &str, master: u32) -> Vec<Seen> {
     };
     proc::children(master)
         .into_iter()
-        .map(|pid| seen(run, pid, told.iter().find(|worker| worker.pid == pid)))
+        .map(|pid| {
+            // In a container it has another number of its own, by which uWSGI and it itself go.
+            let own = proc::own_number(pid);
+            let note = if own == pid { own.to_string() } else { format!("{name}/{own}") };
+            let told = told.iter().find(|worker| worker.pid == own);
+            seen(pid, told, release(run, &note))
+        })
         .collect()
 }
 
-fn seen(run: &Path, pid: u32, told: Option<&WorkerStats>) -> Seen {
+fn seen(pid: u32, told: Option<&WorkerStats>, release: Option<ReleaseId>) -> Seen {
     let nothing = WorkerStats::default();
     let is_told = told.is_some();
     let told = told.unwrap_or(&nothing);
@@ -77,7 +83,7 @@ fn seen(run: &Path, pid: u32, told: Option<&WorkerStats>) -> Seen {
             pid,
             accepting: told.accepting == 1,
             busy: told.status == "busy",
-            release: release(run, pid),
+            release,
             rss: proc::resident(pid),
             requests: told.requests,
             respawns: told.respawn_count,
@@ -85,9 +91,9 @@ fn seen(run: &Path, pid: u32, told: Option<&WorkerStats>) -> Seen {
     }
 }
 
-/// What the worker `pid` says that it serves.
-fn release(run: &Path, pid: u32) -> Option<ReleaseId> {
-    let note = Path::new(NOTES).join(pid.to_string());
+/// What the worker that left `note` says that it serves.
+fn release(run: &Path, note: &str) -> Option<ReleaseId> {
+    let note = Path::new(NOTES).join(note);
     let mut text = String::new();
     beneath::open_read(run, &note).ok()?.take(200).read_to_string(&mut text).ok()?;
     text.trim_end().parse().ok()
@@ -106,12 +112,12 @@ mod tests {
         fs::create_dir(&notes).unwrap();
         let id = "1.0-44136fa355b3";
         crate::sys::atomic_write::write(&notes.join("7"), id.as_bytes(), 0o644, None).unwrap();
-        assert_eq!(release(run.path(), 7), Some(id.parse().unwrap()));
+        assert_eq!(release(run.path(), "7"), Some(id.parse().unwrap()));
         symlink(notes.join("7"), notes.join("8")).unwrap();
         symlink("/dev/zero", notes.join("9")).unwrap();
         crate::sys::atomic_write::write(&notes.join("10"), &vec![b'x'; 1 << 20], 0o644, None).unwrap();
-        for pid in [8, 9, 10, 11] {
-            assert_eq!(release(run.path(), pid), None, "{pid}");
+        for note in ["8", "9", "10", "11", "i/7"] {
+            assert_eq!(release(run.path(), note), None, "{note}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Apps as uWSGI processes of the host.
+//! Apps as uWSGI processes, of the host or of containers on it.
 //!
 //! This side has no state: the holder of each app knows what runs, and an agent that was restarted asks it.
 
@@ -30,7 +30,8 @@ use self::{
 use super::{
     InstanceSpec, Observed, Runtime,
     assets::Assets,
-    holder::protocol::{Ask, HolderState, Instance, Order},
+    docker::{Containers, Tools},
+    holder::protocol::{Ask, CONTAINS, HolderState, Instance, Order},
     uwsgi::{MERCY_SECONDS, files::InstanceFiles, ini, install::Installer},
 };
 use crate::{
@@ -42,7 +43,7 @@ use crate::{
 /// How long an instance may take to end gently.
 const GENTLY: Duration = Duration::from_secs(MERCY_SECONDS + 5);
 
-/// Runs apps as processes of the host.
+/// Runs apps as processes.
 #[derive(Debug, Clone)]
 pub struct ProcessRuntime {
     /// The agent's own program, which is also the holder.
@@ -53,12 +54,14 @@ pub struct ProcessRuntime {
     pub assets: Assets,
     /// The group that may connect to the sockets of apps that run as users of their own: nginx's.
     pub web_group: String,
+    /// What puts instances into containers; `None`: they are processes of the host.
+    pub containers: Option<Containers>,
 }
 
 #[async_trait]
 impl Runtime for ProcessRuntime {
     fn kind(&self) -> RuntimeKind {
-        RuntimeKind::Process
+        if self.containers.is_some() { RuntimeKind::Docker } else { RuntimeKind::Process }
     }
 
     fn options(&self, spec: &InstanceSpec) -> String {
@@ -66,7 +69,8 @@ impl Runtime for ProcessRuntime {
         let files = InstanceFiles::new(spec.paths.run(), "instance");
         let ini = self.ini(spec, &files, &PathBuf::from(&spec.python)).unwrap_or_default();
         let mut hash = Sha256::new();
-        for part in [&ini, &spec.python, &self.installer.requirement] {
+        let contained = self.containers.as_ref().map(|containers| containers.options(spec));
+        for part in [&ini, &spec.python, &self.installer.requirement].into_iter().chain(&contained) {
             hash.update(part);
             hash.update([0]);
         }
@@ -75,6 +79,14 @@ impl Runtime for ProcessRuntime {
         }
         hash.update(spec.account.as_ref().map_or(String::new(), |a| format!("{}:{}", a.uid, a.gid)));
         hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    async fn ready(&self, spec: &InstanceSpec) -> Result<String, Failure> {
+        self.uwsgi(spec).await?;
+        match &self.containers {
+            Some(containers) => containers.ready(spec).await,
+            None => Ok(String::new()),
+        }
     }
 
     async fn observe(&self, paths: &AppPaths) -> Result<Observed, Failure> {
@@ -220,6 +232,10 @@ impl ProcessRuntime {
         let mark = LogMark::now(spec.paths.log());
         let order = self.order(spec).await?;
         let name = order.name.clone();
+        let holder = house::find(&spec.paths).await?.unwrap_or_default();
+        if order.contained && holder.v < CONTAINS {
+            return Err(older(spec, &holder));
+        }
         client::ask(spec.paths.run(), &Ask::Start(Box::new(order)))
             .await
             .map_err(|error| fault("cannot start an instance", &error))?;
@@ -232,14 +248,19 @@ impl ProcessRuntime {
         Ok(name)
     }
 
-    async fn order(&self, spec: &InstanceSpec) -> Result<Order, Failure> {
-        let python = self.installer.ensure(&spec.python).await.map_err(|error| {
+    /// The Python of the environment that uWSGI is in.
+    async fn uwsgi(&self, spec: &InstanceSpec) -> Result<PathBuf, Failure> {
+        self.installer.ensure(&spec.python).await.map_err(|error| {
             let failure = fault("uWSGI is not installed", &error);
             match error {
                 super::uwsgi::install::InstallError::Failed { log, .. } => failure.log(log),
                 _ => failure,
             }
-        })?;
+        })
+    }
+
+    async fn order(&self, spec: &InstanceSpec) -> Result<Order, Failure> {
+        let python = self.uwsgi(spec).await?;
         house::prepare(&spec.paths, spec.account.as_ref())?;
         let name = format!("i{:x}-{:04x}", clock::now_ms(), rand::random::<u16>());
         let files = InstanceFiles::new(spec.paths.run(), &name);
@@ -251,15 +272,21 @@ impl ProcessRuntime {
         let argv = [&python.display().to_string(), "-I", "-u", &script.display().to_string(), "--ini"];
         let mut argv: Vec<String> = argv.iter().map(|argument| (*argument).to_owned()).collect();
         argv.push(files.ini.display().to_string());
-        Ok(Order {
+        let order = Order {
             name,
             argv,
             env: self.env(spec),
             cwd: spec.paths.data(),
             account: spec.account.clone(),
+            contained: false,
             options: self.options(spec),
             workers: spec.workers,
-        })
+        };
+        let tools = Tools { agent: &self.agent, assets: &self.assets, uwsgi: &self.installer.folder };
+        match &self.containers {
+            Some(containers) => containers.contain(order, spec, &tools).await,
+            None => Ok(order),
+        }
     }
 
     fn ini(
@@ -335,6 +362,14 @@ async fn active(paths: &AppPaths, state: &HolderState) -> Option<Instance> {
         }
     }
     candidates.last().map(|instance| (*instance).clone())
+}
+
+/// A holder that an older agent started cannot start containers.
+fn older(spec: &InstanceSpec, holder: &HolderState) -> Failure {
+    let app = &spec.paths.app;
+    let message = format!("the holder of {app} is of version {} and starts no containers", holder.build);
+    Failure::new(Code::Host, message)
+        .hint(format!("once, when a short stop does no harm: flipside stop {app}, then deploy again"))
 }
 
 fn not_serving(spec: &InstanceSpec, release: &ReleaseId, stuck: &Stuck, mark: &LogMark) -> Failure {

@@ -93,6 +93,7 @@ def with_release(application: Callable[..., Any], release: str) -> Callable[...,
 
 def tell(folder: Path, release: str) -> None:
     """Leaves word of what this worker serves, and removes that of workers long gone."""
+    folder.mkdir(mode=0o750, exist_ok=True)
     for note in folder.iterdir():
         if note.name.isdigit() and not Path("/proc", note.name).exists():
             note.unlink(missing_ok=True)

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::sys::beneath;
+
 /// Where the files of an instance lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceFiles {
@@ -14,6 +16,8 @@ pub struct InstanceFiles {
     pub record: PathBuf,
     /// Its statistics: a socket in a folder of the app's user, who may put anything there.
     pub stats: PathBuf,
+    /// The words of workers that number their processes in their own way, in the same folder.
+    notes: PathBuf,
 }
 
 /// The folder below an app's folder of sockets that the app's user owns.
@@ -26,6 +30,7 @@ impl InstanceFiles {
             ini: run.join(format!("{name}.ini")),
             record: run.join(format!("{name}.json")),
             stats: run.join(NOTES).join(format!("{name}.stats")),
+            notes: run.join(NOTES).join(name),
         }
     }
 
@@ -34,5 +39,6 @@ impl InstanceFiles {
         for path in [&self.ini, &self.stats, &self.record] {
             let _ = fs::remove_file(path);
         }
+        let _ = beneath::remove_tree(&self.notes);
     }
 }

@@ -54,15 +54,15 @@ pub fn converse(program: &Program) -> Result<Child, ExecError> {
 }
 
 /// Starts `program` with `listener` as its descriptor 3, announced in the way of systemd's socket activation. Our
-/// own descriptor of it must be number 3, so that nothing else is there when it is passed on. Until the program has
-/// a handler for the signal `deaf_to`, that signal does nothing to it.
+/// own descriptor of it must be number 3, so that nothing else is there when it is passed on. Its output and its
+/// errors go to `output`. Until the program has a handler for the signal `deaf_to`, that signal does nothing to it.
 ///
 /// # Errors
 /// When it cannot be started.
 pub fn serve(
     program: &Program,
     listener: BorrowedFd<'_>,
-    log: &File,
+    output: (Stdio, &File),
     deaf_to: i32,
 ) -> Result<Child, ExecError> {
     let name = program.argv.first().cloned().unwrap_or_default();
@@ -82,8 +82,8 @@ pub fn serve(
     };
     command
         .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(start)?)
-        .stderr(log.try_clone().map_err(start)?)
+        .stdout(output.0)
+        .stderr(output.1.try_clone().map_err(start)?)
         .kill_on_drop(false);
     command.spawn().map_err(start)
 }
