@@ -106,7 +106,9 @@ def main() -> int:
     verb.add_argument("--app", help="a Django project of your own")
     verb.add_argument("--keep", action="store_true", help="leave it running")
     verb.add_argument("--salt", default="3006", choices=sorted(tools.SALT), help="the Salt series")
-    verb.add_argument("--runtime", default="process", choices=("process", "docker"), help="what runs the apps")
+    verb.add_argument(
+        "--runtime", default="process", choices=("process", "docker"), help="what runs the apps"
+    )
     verb.set_defaults(do=up)
     verbs.add_parser("down", help="stop what was left running").set_defaults(do=down)
     verb = verbs.add_parser("start-agent", help="start a minion's agent again")

@@ -68,6 +68,8 @@ async fn no_engine_is_told_with_what_to_do() {
         let failure = connect(&socket).await.map(drop).unwrap_err().failure();
         assert!(failure.message.contains(&socket.display().to_string()), "{failure:?}");
         assert!(failure.hint.contains("docker.io"), "{failure:?}");
-        hanging_up.map(|thread| thread.join().unwrap());
+        if let Some(thread) = hanging_up {
+            thread.join().unwrap();
+        }
     }
 }
