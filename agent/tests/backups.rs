@@ -11,6 +11,8 @@
     reason = "each test file uses its own part of it"
 )]
 mod common;
+#[path = "../backup/tests/moto/mod.rs"]
+mod moto;
 
 use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -21,10 +23,13 @@ use std::{
 
 use common::{Agent, FakeRuntime, put, spec};
 use flipside_agent::app::record::{App, Begin};
-use flipside_api::{Backup, Code, Command, Outcome, ReleaseId, Restore, State, Who};
+use flipside_api::{Backup, Code, Command, History, Outcome, ReleaseId, Restore, State, Who};
 use rusqlite::Connection;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 /// A folder with an app that was deployed, and its database.
@@ -33,13 +38,15 @@ struct Bed {
     runtime: Arc<FakeRuntime>,
     identity: String,
     recipient: String,
+    repo: String,
 }
 
-/// An agent whose followers run.
+/// An agent whose followers run, on threads of its own: what is killed with them does nothing any more.
 struct Live {
-    agent: Agent,
+    agent: Arc<Agent>,
     stop: CancellationToken,
-    tasks: JoinSet<()>,
+    run: JoinHandle<()>,
+    threads: Runtime,
 }
 
 impl Bed {
@@ -48,23 +55,21 @@ impl Bed {
         let folder = tempfile::Builder::new().prefix("backups-").tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let identity = age::x25519::Identity::generate();
-        let bed = Self {
+        let mut bed = Self {
             folder,
             runtime: Arc::default(),
             recipient: identity.to_public().to_string(),
+            repo: String::new(),
             identity: identity.to_string().expose_secret().to_owned(),
         };
+        bed.repo = bed.store().display().to_string();
         bed.deployed(&bed.agent("")).await;
         bed
     }
 
     fn agent(&self, more: &str) -> Agent {
-        let store = self.store();
-        let more = format!(
-            "[backup]\nrepo = \"{}\"\nrecipients = [\"{}\"]\n{more}",
-            store.display(),
-            self.recipient
-        );
+        let more =
+            format!("[backup]\nrepo = \"{}\"\nrecipients = [\"{}\"]\n{more}", self.repo, self.recipient);
         Agent::configured(self.folder.path(), Arc::clone(&self.runtime), "http://127.0.0.1:1", &more)
     }
 
@@ -135,10 +140,11 @@ impl Bed {
     }
 
     fn live(&self, more: &str) -> Live {
-        let (agent, stop, mut tasks) = (self.agent(more), CancellationToken::new(), JoinSet::new());
+        let (agent, stop) = (Arc::new(self.agent(more)), CancellationToken::new());
         let (stored, until) = (agent.stored.clone().unwrap(), stop.clone());
-        tasks.spawn(async move { stored.run(until).await });
-        Live { agent, stop, tasks }
+        let threads = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let run = threads.spawn(async move { stored.run(until).await });
+        Live { agent, stop, run, threads }
     }
 }
 
@@ -148,29 +154,35 @@ fn app_uid() -> Option<u32> {
 }
 
 impl Live {
+    async fn ask(&self, command: Command) -> Outcome {
+        let agent = Arc::clone(&self.agent);
+        self.threads.spawn(async move { agent.end(command).await }).await.unwrap()
+    }
+
     async fn backup(&self) -> Outcome {
-        self.agent.end(Command::Backup(Backup { app: "blog".parse().unwrap() })).await
+        self.ask(Command::Backup(Backup { app: "blog".parse().unwrap() })).await
     }
 
     async fn restore(&self, timestamp: Option<String>, identity: Option<&str>) -> Outcome {
         let identity = identity.map(str::to_owned);
         let app = "blog".parse().unwrap();
-        self.agent.end(Command::Restore(Restore { app, timestamp, database: None, identity, wait: 0 })).await
+        self.ask(Command::Restore(Restore { app, timestamp, database: None, identity, wait: 0 })).await
     }
 
     async fn status(&self) -> Value {
-        let status = self.agent.end(Command::Status { app: None }).await.data.unwrap();
+        let status = self.ask(Command::Status { app: None }).await.data.unwrap();
         status["apps"]["blog"]["backup"]["db.sqlite3"].clone()
     }
 
-    async fn end(mut self) {
+    async fn end(self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        self.run.await.unwrap();
+        self.threads.shutdown_background();
     }
 
     /// As kill -9: nobody says goodbye to the followers.
-    async fn killed(mut self) {
-        self.tasks.shutdown().await;
+    fn killed(self) {
+        self.threads.shutdown_background();
     }
 }
 
@@ -234,7 +246,7 @@ async fn a_follower_survives_its_agent_and_the_next_one_takes_over() {
     assert!(live.backup().await.result);
     until("the rehearsal", async || live.status().await["verified_seconds"].is_number()).await;
     let before = objects(&bed.store());
-    live.killed().await;
+    live.killed();
     bed.write("INSERT INTO t VALUES ('while nobody was there')");
     until("the commit in the store", async || objects(&bed.store()) > before).await;
     bed.delete();
@@ -248,11 +260,82 @@ async fn a_follower_survives_its_agent_and_the_next_one_takes_over() {
     let status = live.status().await;
     assert_eq!((&status["lag_seconds"], &status["error"]), (&json!(0), &Value::Null), "{status}");
     let app = Backup { app: "blog".parse().unwrap() };
-    let listed = live.agent.end(Command::Backups(app.clone())).await.data.unwrap();
+    let listed = live.ask(Command::Backups(app.clone())).await.data.unwrap();
     assert_eq!(listed[0]["database"], "db.sqlite3");
-    let checked = live.agent.end(Command::BackupCheck(app)).await;
+    let checked = live.ask(Command::BackupCheck(app)).await;
     assert!(checked.result && checked.data.unwrap()[0]["restored"] == true);
     live.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_store_may_be_s3() {
+    let Some((_moto, endpoint)) = moto::start().await else {
+        println!("SKIP: FLIPSIDE_UV is not set, so there is no S3 server to install");
+        return;
+    };
+    moto::make_bucket(&endpoint, "backups").await;
+    let mut bed = Bed::new().await;
+    bed.repo = format!("s3://backups/all?region=eu-central-1&endpoint={endpoint}");
+    let credentials = bed.folder.path().join("credentials");
+    put(
+        &credentials,
+        b"[default]\naws_access_key_id = AKIATEST\naws_secret_access_key = s\naws_session_token = t==\n",
+    );
+    let more = format!("credentials_file = \"{}\"\nlimit = 50000\nrpo = 1", credentials.display());
+    let live = bed.live(&more);
+    bed.write("INSERT INTO t VALUES ('in the bucket')");
+    let outcome = live.backup().await;
+    assert!(outcome.result, "{outcome:?}");
+    bed.delete();
+    let outcome = live.restore(None, Some(&bed.identity)).await;
+    assert!(outcome.result, "{outcome:?}");
+    assert_eq!(bed.rows(), ["in the bucket"]);
+    assert_eq!(objects(&bed.store()), 0);
+    live.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_whose_agent_was_killed_between_two_databases_is_finished() {
+    let bed = Bed::new().await;
+    bed.write("INSERT INTO t VALUES ('replaced')");
+    // As the dead left it: one of two files in place, the app held, the restore on record.
+    let (agent, data) = (bed.agent(""), bed.folder.path().join("apps/blog/data"));
+    let aside = data.join(".restoring-T");
+    std::fs::create_dir(&aside).unwrap();
+    for (path, value) in [(aside.join("1"), "first"), (data.join("second.sqlite3"), "second")] {
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        Connection::open(&path).unwrap().execute("INSERT INTO t VALUES (?1)", [value]).unwrap();
+        bed.own(&path);
+    }
+    put(
+        &aside.join("swap.json"),
+        json!({ "databases": ["second.sqlite3", "db.sqlite3"], "stamp": "T" }).to_string().as_bytes(),
+    );
+    bed.own(&aside);
+    bed.runtime.0.lock().unwrap().serves = None;
+    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid9".into()) };
+    let begin = Begin {
+        id: "2".into(),
+        app: "blog".parse().unwrap(),
+        verb: "restore".into(),
+        release: None,
+        previous: None,
+        who,
+        at: 3,
+        work: None,
+        env: None,
+    };
+    agent.host.records.begin(begin).await.unwrap();
+
+    agent.router.resume().await.unwrap();
+    agent.router.drain().await;
+    assert_eq!(bed.rows(), ["first"]);
+    assert_eq!(agent.calls(), ["hold", "start"]);
+    assert!(data.join("db.sqlite3.replaced-T").exists() && !aside.exists());
+    let history = History { app: "blog".parse().unwrap(), limit: 1 };
+    let entry = agent.end(Command::History(history)).await.data.unwrap()[0].clone();
+    assert_eq!((&entry["verb"], &entry["state"]), (&json!("restore"), &json!("ok")), "{entry}");
+    assert!(agent.host.records.unfinished().await.unwrap().is_empty());
 }
 
 /// The segments in the store.

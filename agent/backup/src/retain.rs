@@ -22,7 +22,7 @@ use crate::{
 };
 
 const HOUR: i64 = 3_600_000;
-const DAY: i64 = 24 * HOUR;
+pub(crate) const DAY: i64 = 24 * HOUR;
 /// Removals under way at one time.
 const AT_ONCE: usize = 8;
 
@@ -273,16 +273,27 @@ impl<'a> Routes<'a> {
     }
 }
 
-/// The positions that the policy keeps: all of the first hours, then one an hour, a day, a month.
+/// The positions that the policy keeps.
 fn moments(objects: &[Object], routes: &Routes<'_>, now_ms: i64, policy: &Policy) -> HashSet<u64> {
+    let reached = objects.iter().filter(|object| routes.reach(object.name.to));
+    // A higher level's end costs fewer objects to reach than the last second of the hour.
+    let point = |object: &Object| (object.modified_ms.unwrap_or(now_ms), (object.name.level, object.name.to));
+    chosen(reached.map(point), now_ms, policy)
+}
+
+/// Of points, each a time and a rank, the numbers of those that the policy keeps: all of the first hours, then
+/// the one of the highest rank an hour, a day, a month. The second part of a rank is the point's number.
+pub(crate) fn chosen(
+    points: impl Iterator<Item = (i64, (u8, u64))>,
+    now_ms: i64,
+    policy: &Policy,
+) -> HashSet<u64> {
     let mut all = HashSet::new();
-    let mut chosen: HashMap<(u8, i64), (u8, u64)> = HashMap::new();
-    for object in objects.iter().filter(|o| routes.reach(o.name.to)) {
-        let Name { level, to, .. } = object.name;
-        let time = object.modified_ms.unwrap_or(now_ms);
+    let mut best: HashMap<(u8, i64), (u8, u64)> = HashMap::new();
+    for (time, rank) in points {
         let age = now_ms.saturating_sub(time);
         if age <= i64::from(policy.all_hours) * HOUR {
-            all.insert(to);
+            all.insert(rank.1);
         }
         for (kind, days, bucket) in [
             (0, policy.hourly_days, time.div_euclid(HOUR)),
@@ -290,13 +301,12 @@ fn moments(objects: &[Object], routes: &Routes<'_>, now_ms: i64, policy: &Policy
             (2, policy.monthly_days, month_of(time)),
         ] {
             if age <= i64::from(days) * DAY {
-                // A higher level's end costs fewer objects to reach than the last second of the hour.
-                let place = chosen.entry((kind, bucket)).or_insert((level, to));
-                *place = (*place).max((level, to));
+                let place = best.entry((kind, bucket)).or_insert(rank);
+                *place = (*place).max(rank);
             }
         }
     }
-    all.extend(chosen.into_values().map(|(_, position)| position));
+    all.extend(best.into_values().map(|(_, number)| number));
     all
 }
 

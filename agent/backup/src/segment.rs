@@ -10,7 +10,7 @@ use crate::pages::{Hash, page_hash};
 /// Pages in a block.
 pub(crate) const BLOCK: usize = 16;
 /// Bytes of pages in a part; what a part takes in memory.
-pub(crate) const PART: usize = 16 << 20;
+pub(crate) const PART: usize = 8 << 20;
 const LEVEL: i32 = 3;
 
 /// What an object says of itself, inside.
@@ -60,12 +60,27 @@ pub enum SegmentError {
     Unstable(u32),
 }
 
-/// Where the images of pages come from.
+/// Where the images of pages come from. Whoever asks checks what comes.
 pub(crate) trait Images {
-    /// The page as it is to be stored.
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>>;
-    /// What may be the page as it was at the base; it is checked before it is used.
-    fn old_image(&mut self, pgno: u32) -> Option<Vec<u8>>;
+    /// Fills in what may be the page as it is to be stored; false if there is none.
+    fn new_image(&mut self, pgno: u32, page: &mut [u8]) -> bool;
+    /// Another place where it may be.
+    fn elsewhere(&mut self, _pgno: u32, _page: &mut [u8]) -> bool {
+        false
+    }
+    /// What may be the page as it was at the base.
+    fn old_image(&mut self, _pgno: u32, _page: &mut [u8]) -> bool {
+        false
+    }
+}
+
+/// Pages that are to be compressed together, each checked, and behind them those old images that the reader is
+/// certain to have.
+pub(crate) struct Gathered {
+    pgnos: Vec<u32>,
+    whole: u16,
+    content: Vec<u8>,
+    prefix: Vec<u8>,
 }
 
 /// How many pages go into a part.
@@ -73,15 +88,49 @@ pub(crate) fn part_pages(page_size: u32) -> usize {
     (PART / page_size.max(512) as usize).max(BLOCK)
 }
 
-/// The inside of one part: the pages of `changes`, each of which must have the hash given with it.
-/// `base` tells the hash that the reader's old image has.
-pub(crate) fn encode(
-    meta: &Meta,
-    parts: &[[u8; 32]],
+/// Reads the pages of `changes`, each of which must have the hash given with it. `base` tells the hash that the
+/// reader's old image has.
+pub(crate) fn gather(
+    page_size: u32,
     changes: &[(u32, Hash)],
     images: &mut dyn Images,
     base: &dyn Fn(u32) -> Option<Hash>,
-) -> Result<Vec<u8>, SegmentError> {
+) -> Result<Vec<Gathered>, SegmentError> {
+    changes.chunks(BLOCK).map(|block| gather_block(page_size as usize, block, images, base)).collect()
+}
+
+fn gather_block(
+    size: usize,
+    block: &[(u32, Hash)],
+    images: &mut dyn Images,
+    base: &dyn Fn(u32) -> Option<Hash>,
+) -> Result<Gathered, SegmentError> {
+    let mut gathered =
+        Gathered { pgnos: Vec::new(), whole: 0, content: vec![0; block.len() * size], prefix: Vec::new() };
+    for (i, &(pgno, hash)) in block.iter().enumerate() {
+        let page = &mut gathered.content[i * size..][..size];
+        let read = images.new_image(pgno, page) && page_hash(pgno, page) == hash
+            || images.elsewhere(pgno, page) && page_hash(pgno, page) == hash;
+        if !read {
+            return Err(SegmentError::Unstable(pgno));
+        }
+        gathered.pgnos.push(pgno);
+        let (on_record, at) = (base(pgno), gathered.prefix.len());
+        if on_record.is_some() {
+            gathered.prefix.resize(at + size, 0);
+            let page = &mut gathered.prefix[at..];
+            if images.old_image(pgno, page) && Some(page_hash(pgno, page)) == on_record {
+                continue;
+            }
+            gathered.prefix.truncate(at);
+        }
+        gathered.whole |= 1 << i;
+    }
+    Ok(gathered)
+}
+
+/// The inside of one part.
+pub(crate) fn encode(meta: &Meta, parts: &[[u8; 32]], blocks: &[Gathered]) -> Result<Vec<u8>, SegmentError> {
     let mut out = Vec::new();
     out.push(u8::from(meta.full));
     out.extend(meta.page_size.to_be_bytes());
@@ -90,64 +139,42 @@ pub(crate) fn encode(
     out.extend(meta.state.to_be_bytes());
     out.extend(count(parts.len())?.to_be_bytes());
     parts.iter().for_each(|hash| out.extend(hash));
-    out.extend(count(changes.len().div_ceil(BLOCK))?.to_be_bytes());
-    for block in changes.chunks(BLOCK) {
-        encode_block(block, images, base, &mut out)?;
+    out.extend(count(blocks.len())?.to_be_bytes());
+    let named = |code| SegmentError::Zstd(get_error_name(code));
+    let mut context = CCtx::try_create().ok_or(SegmentError::Zstd("out of memory"))?;
+    context.set_parameter(CParameter::CompressionLevel(LEVEL)).map_err(named)?;
+    let mut packed = Vec::new();
+    for Gathered { pgnos, whole, content, prefix } in blocks {
+        packed.clear();
+        packed.reserve(zstd::zstd_safe::compress_bound(content.len()));
+        if !prefix.is_empty() {
+            context.ref_prefix(prefix).map_err(named)?;
+        }
+        context.compress2(&mut packed, content).map_err(named)?;
+        out.push(u8::try_from(pgnos.len()).map_err(|_| SegmentError::Malformed("a block is too large"))?);
+        out.extend(whole.to_be_bytes());
+        pgnos.iter().for_each(|pgno| out.extend(pgno.to_be_bytes()));
+        out.extend(count(packed.len())?.to_be_bytes());
+        out.extend(&packed);
     }
     Ok(out)
-}
-
-fn encode_block(
-    block: &[(u32, Hash)],
-    images: &mut dyn Images,
-    base: &dyn Fn(u32) -> Option<Hash>,
-    out: &mut Vec<u8>,
-) -> Result<(), SegmentError> {
-    let (mut prefix, mut content, mut whole) = (Vec::new(), Vec::new(), 0u16);
-    for (i, &(pgno, hash)) in block.iter().enumerate() {
-        let page = images.new_image(pgno).ok_or(SegmentError::Unstable(pgno))?;
-        if page_hash(pgno, &page) != hash {
-            return Err(SegmentError::Unstable(pgno));
-        }
-        content.extend(page);
-        let old = base(pgno)
-            .and_then(|on_record| images.old_image(pgno).filter(|old| page_hash(pgno, old) == on_record));
-        match old {
-            Some(old) => prefix.extend(old),
-            None => whole |= 1 << i,
-        }
-    }
-    let packed = compress(&prefix, &content)?;
-    out.push(u8::try_from(block.len()).map_err(|_| SegmentError::Malformed("a block is too large"))?);
-    out.extend(whole.to_be_bytes());
-    block.iter().for_each(|(pgno, _)| out.extend(pgno.to_be_bytes()));
-    out.extend(count(packed.len())?.to_be_bytes());
-    out.extend(packed);
-    Ok(())
 }
 
 fn count(n: usize) -> Result<u32, SegmentError> {
     u32::try_from(n).map_err(|_| SegmentError::Malformed("a count is too large"))
 }
 
-fn compress(prefix: &[u8], content: &[u8]) -> Result<Vec<u8>, SegmentError> {
-    let named = |code| SegmentError::Zstd(get_error_name(code));
-    let mut context = CCtx::try_create().ok_or(SegmentError::Zstd("out of memory"))?;
-    context.set_parameter(CParameter::CompressionLevel(LEVEL)).map_err(named)?;
-    if !prefix.is_empty() {
-        context.ref_prefix(prefix).map_err(named)?;
-    }
-    let mut packed = Vec::with_capacity(zstd::zstd_safe::compress_bound(content.len()));
-    context.compress2(&mut packed, content).map_err(named)?;
-    Ok(packed)
-}
-
 impl Block {
     /// The pages, one after the other; `prefix` is the old images of those that have one.
-    pub(crate) fn decode(&self, prefix: &[u8], page_size: u32) -> Result<Vec<u8>, SegmentError> {
+    /// `context` must not have been given another prefix; without one it may be used again.
+    pub(crate) fn decode<'p>(
+        &self,
+        context: &mut DCtx<'p>,
+        prefix: &'p [u8],
+        page_size: u32,
+    ) -> Result<Vec<u8>, SegmentError> {
         let named = |code| SegmentError::Zstd(get_error_name(code));
         let length = self.pgnos.len() * page_size as usize;
-        let mut context = DCtx::try_create().ok_or(SegmentError::Zstd("out of memory"))?;
         if !prefix.is_empty() {
             context.ref_prefix(prefix).map_err(named)?;
         }
@@ -251,11 +278,13 @@ mod tests {
     struct Two(Vec<Vec<u8>>, Vec<Vec<u8>>);
 
     impl Images for Two {
-        fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-            self.0.get(pgno as usize - 1).cloned()
+        fn new_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+            page.copy_from_slice(&self.0[pgno as usize - 1]);
+            true
         }
-        fn old_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-            self.1.get(pgno as usize - 1).cloned()
+        fn old_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+            page.copy_from_slice(&self.1[pgno as usize - 1]);
+            true
         }
     }
 
@@ -282,7 +311,8 @@ mod tests {
         on_disk[3] = noise(99, 4096);
         let mut images = Two(new.clone(), on_disk);
         let base = |n: u32| Some(recorded[n as usize - 1]);
-        let bytes = encode(&meta, &[[7; 32]], &changes, &mut images, &base).unwrap();
+        let blocks = gather(4096, &changes, &mut images, &base).unwrap();
+        let bytes = encode(&meta, &[[7; 32]], &blocks).unwrap();
         assert!(bytes.len() < 6000, "{}", bytes.len());
 
         let body = Body::parse(&bytes).unwrap();
@@ -290,7 +320,7 @@ mod tests {
         for block in &body.blocks {
             let olds = block.pgnos.iter().enumerate().filter(|(i, _)| !block.is_whole(*i));
             let prefix: Vec<u8> = olds.flat_map(|(_, n)| old[*n as usize - 1].clone()).collect();
-            let content = block.decode(&prefix, 4096).unwrap();
+            let content = block.decode(&mut DCtx::create(), &prefix, 4096).unwrap();
             for (page, n) in content.chunks(4096).zip(&block.pgnos) {
                 assert_eq!(page, new[*n as usize - 1]);
             }

@@ -23,7 +23,8 @@ use flipside_backup::{
     chain::ChainId,
     crypt::{HostKey, Identities, Recipients},
     media::{List, MediaError, Reader, Report, Writer},
-    store::{Fake, Fault},
+    retain::Policy,
+    store::{Fake, Fault, Folder, Store as _},
 };
 
 struct World {
@@ -331,4 +332,66 @@ fn a_set_is_begun_once() {
     assert_eq!(flipside_backup::media::set_in(&state).unwrap(), set);
     File::create(state.join("set")).unwrap().write_all(b"nonsense").unwrap();
     assert!(matches!(flipside_backup::media::set_in(&state), Err(MediaError::Refused { .. })));
+}
+
+#[tokio::test]
+async fn a_prune_takes_old_lists_and_what_only_they_name() {
+    let world = World::new();
+    let folder = world.out.with_file_name("repo");
+    let store = Folder::new(&folder);
+    let run = async || {
+        let writer = Writer {
+            store: &store,
+            set: world.set,
+            name: "media".into(),
+            recipients: &world.recipients,
+            host: &world.host,
+            state: world.state.clone(),
+        };
+        writer.run(&world.top).await.unwrap().list.unwrap()
+    };
+    let mut lists = Vec::new();
+    for (gone, new) in [(None, "a"), (None, "b"), (Some("a"), "c"), (Some("b"), "d")] {
+        if let Some(gone) = gone {
+            fs::remove_file(world.top.join(gone)).unwrap();
+        }
+        world.put(new, new.as_bytes());
+        lists.push(run().await);
+    }
+    let blobs = async || store.list(&format!("media/{}/blob/", world.set)).await.unwrap();
+    let reader = Reader::new(&store, world.set, &world.identities, None);
+    let none = Policy { all_hours: 0, hourly_days: 0, daily_days: 0, monthly_days: 0 };
+    let now = i64::try_from(flipside_backup::clock::now_ms()).unwrap();
+    let plan = async |policy: &Policy| reader.plan_prune(now, policy).await.unwrap();
+    assert_eq!(plan(&Policy::default()).await.keys, Vec::<String>::new());
+    // A content that no list names yet may belong to a run that has not ended: only when it is old does it go.
+    assert_eq!((plan(&none).await.remove.len(), plan(&none).await.remove_blobs), (2, 0));
+    for entry in &blobs().await {
+        let old = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        File::options().write(true).open(folder.join(&entry.key)).unwrap().set_modified(old).unwrap();
+    }
+    store.put_new(&format!("media/{}/blob/{}", world.set, "0".repeat(32)), "young".into()).await.unwrap();
+    let made = plan(&none).await;
+    assert_eq!((made.keep.len(), made.remove.len(), made.blobs, made.remove_blobs), (2, 2, 4, 1));
+    // Cut short after its first removal; another goes on from there.
+    store.delete(&made.keys[0]).await.unwrap();
+    plan(&none).await.apply(&store, &reader).await.unwrap();
+    assert_eq!((plan(&none).await.keys.len(), blobs().await.len()), (0, 4));
+    assert!(made.apply(&store, &reader).await.is_ok(), "what is gone may be removed again");
+    for (list, names) in [(&lists[2], ["b", "c"]), (&lists[3], ["c", "d"])] {
+        let list = reader.list(list).await.unwrap();
+        let into = world.out.join(names.concat());
+        fs::create_dir_all(&world.out).unwrap();
+        reader.restore(&list, &[], &into).await.unwrap();
+        for name in names {
+            assert_eq!(fs::read(into.join(name)).unwrap(), name.as_bytes());
+        }
+    }
+    assert!(reader.list(&lists[0]).await.is_err());
+    // A kept list that cannot be read: nobody knows what it needs.
+    let stranger = World::new().identities;
+    assert!(Reader::new(&store, world.set, &stranger, None).plan_prune(now, &none).await.is_err());
+    let later = plan(&none).await;
+    fs::remove_file(folder.join(format!("media/{}/list/{}", world.set, lists[3]))).unwrap();
+    assert!(later.apply(&store, &reader).await.is_err(), "a kept list is gone since the plan");
 }

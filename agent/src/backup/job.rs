@@ -30,6 +30,8 @@ pub(crate) struct Credentials {
     pub key_id: String,
     /// The access key.
     pub secret: Secret,
+    /// The session token of a key that is temporary.
+    pub token: Option<Secret>,
 }
 
 /// What to do, first line of the child's input.
@@ -41,6 +43,8 @@ pub(crate) struct Job {
     pub url: String,
     /// For S3; absent: the instance's role.
     pub credentials: Option<Credentials>,
+    /// The most to send in a second, in kB; 0: all that the line takes.
+    pub limit: u32,
     /// Where followers of this app remember.
     pub state: PathBuf,
     /// The app's data folder.
@@ -96,6 +100,8 @@ pub(crate) enum Task {
         /// What the kept files are marked with.
         stamp: String,
     },
+    /// Finish a swap that was killed.
+    Recover,
 }
 
 /// Later lines of a follower's input.
@@ -168,7 +174,12 @@ mod tests {
         let job = Job {
             app: "blog".into(),
             url: "s3://b/web1/blog".into(),
-            credentials: Some(Credentials { key_id: "id".into(), secret: Secret("hunter2".into()) }),
+            credentials: Some(Credentials {
+                key_id: "id".into(),
+                secret: Secret("hunter2".into()),
+                token: Some(Secret("hunter2".into())),
+            }),
+            limit: 0,
             state: "/s".into(),
             data: "/d".into(),
             identity: Some(Secret("AGE-SECRET-KEY-1\nAGE-SECRET-KEY-2".into())),

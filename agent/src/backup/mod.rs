@@ -32,6 +32,9 @@ pub trait Backups: Send + Sync {
     async fn check(&self, app: &App) -> Result<Outcome, Failure>;
     /// Puts the databases back to an earlier state. The caller holds the app's lock.
     async fn restore(&self, app: &App, asked: &Restore, channel: &Arc<Channel>) -> Result<Outcome, Failure>;
+    /// Ends a restore in which the agent was killed: one that had begun to put files in place is finished. The
+    /// caller holds the app's lock.
+    async fn recover(&self, app: &App) -> Result<Outcome, Failure>;
     /// What status says of an app's backups; nothing where there are none.
     async fn status(&self, app: &App) -> Option<serde_json::Value>;
 }
@@ -66,6 +69,10 @@ impl Backups for NoBackups {
         _asked: &Restore,
         _channel: &Arc<Channel>,
     ) -> Result<Outcome, Failure> {
+        Err(absent())
+    }
+
+    async fn recover(&self, _app: &App) -> Result<Outcome, Failure> {
         Err(absent())
     }
 

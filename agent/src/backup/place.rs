@@ -91,9 +91,12 @@ impl Place {
             });
         }
         let from = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Ok(from("AWS_ACCESS_KEY_ID")
-            .zip(from("AWS_SECRET_ACCESS_KEY"))
-            .map(|(key_id, secret)| Credentials { key_id, secret: Secret(secret) }))
+        let token = from("AWS_SESSION_TOKEN").map(Secret);
+        Ok(from("AWS_ACCESS_KEY_ID").zip(from("AWS_SECRET_ACCESS_KEY")).map(|(key_id, secret)| Credentials {
+            key_id,
+            secret: Secret(secret),
+            token,
+        }))
     }
 
     /// A child with its job, ready to be started.
@@ -115,6 +118,7 @@ impl Place {
             app: spec.app.to_string(),
             url: self.url(&spec.app),
             credentials: self.credentials()?,
+            limit: self.config.limit,
             state: paths.backups(),
             data: paths.data(),
             identity,
@@ -179,19 +183,20 @@ fn outcome(ended: &Ended) -> Result<Value, Failure> {
 
 /// The keys of the profile `default`, or of a file without profiles.
 fn credentials_in(text: &str) -> Option<Credentials> {
-    let (mut key_id, mut secret, mut ours) = (None, None, true);
+    let (mut key_id, mut secret, mut token, mut ours) = (None, None, None, true);
     for line in text.lines().map(str::trim) {
         if line.starts_with('[') {
             ours = line == "[default]";
         } else if let (true, Some((name, value))) = (ours, line.split_once('=')) {
             match name.trim() {
                 "aws_access_key_id" => key_id = Some(value.trim().to_owned()),
-                "aws_secret_access_key" => secret = Some(value.trim().to_owned()),
+                "aws_secret_access_key" => secret = Some(Secret(value.trim().to_owned())),
+                "aws_session_token" => token = Some(Secret(value.trim().to_owned())),
                 _ => {}
             }
         }
     }
-    key_id.zip(secret).map(|(key_id, secret)| Credentials { key_id, secret: Secret(secret) })
+    key_id.zip(secret).map(|(key_id, secret)| Credentials { key_id, secret, token })
 }
 
 #[cfg(test)]
@@ -202,10 +207,11 @@ mod tests {
     fn keys_are_those_of_the_default_profile() {
         let keys = credentials_in(
             "[other]\naws_access_key_id = no\naws_secret_access_key = no\n[default]\naws_access_key_id=a\n\
-             aws_secret_access_key = b=c\n",
+             aws_secret_access_key = b=c\naws_session_token = t==\n",
         );
         let keys = keys.unwrap();
         assert_eq!((keys.key_id.as_str(), keys.secret.0.as_str()), ("a", "b=c"));
+        assert_eq!(keys.token.unwrap().0, "t==");
         assert_eq!(credentials_in("[other]\naws_access_key_id=a\naws_secret_access_key=b"), None);
     }
 

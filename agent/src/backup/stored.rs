@@ -117,8 +117,9 @@ impl Stored {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stops what serves, puts the fetched files in place, and starts it again.
-    async fn swap(&self, app: &App, fetched: &[Fetched], aside: &str, stamp: &str) -> Result<Value, Failure> {
+    /// Has a child put files in place. Whatever becomes of that, an app that listens, or waits since an agent was
+    /// killed, serves afterwards.
+    async fn swap(&self, app: &App, task: Task) -> Result<Value, Failure> {
         let host = &self.place().host;
         let (runtime, paths) = (host.runtime(app.spec.runtime)?, host.paths(&app.spec.app));
         let instance = host.instance(&app.spec, host.account(&app.spec)?);
@@ -128,16 +129,13 @@ impl Stored {
             Ok(()) if up => runtime.hold(&paths).await,
             dismissed => dismissed,
         };
-        let databases = fetched.iter().map(|one| one.database.clone()).collect();
-        let task = Task::Swap { databases, aside: aside.to_owned(), stamp: stamp.to_owned() };
         let swapped = match held {
             Ok(()) => self.place().run(&app.spec, None, task, SWAP, None).await,
             Err(failure) => Err(failure),
         };
-        // Whatever became of the swap, the app serves again.
         let started = if up { runtime.start(&instance, &app.release).await } else { Ok(()) };
-        let kept = swapped?;
-        started.map(|()| kept)
+        let swapped = swapped?;
+        started.map(|()| swapped)
     }
 }
 
@@ -224,8 +222,8 @@ impl Backups for Stored {
         let time_ms = asked.timestamp.as_deref().map(instant).transpose()?;
         let mut begun = clock::now_ms();
         let mut outcome = Outcome::good(State::Ok, "");
-        // Each follower has stored its last now, and nobody else has the databases open.
-        let _pause = self.watch.pause(&app.spec.app).await;
+        // Each follower has stored its last now; they go on while the files come.
+        drop(self.watch.pause(&app.spec.app).await);
         done(channel, &mut outcome, "pause", (begun, "all that was captured is stored".into()));
         begun = clock::now_ms();
         let stamp = clock::rfc3339(begun).replace([':', '.', '-'], "");
@@ -237,7 +235,10 @@ impl Backups for Stored {
             serde_json::from_value(fetched).map_err(|error| fault("cannot understand the reader", &error))?;
         done(channel, &mut outcome, "fetch", (begun, format!("{} verified aside", fetched.len())));
         begun = clock::now_ms();
-        match self.swap(app, &fetched, &aside, &stamp).await {
+        // What was committed meanwhile is stored too, and nobody else has the databases open.
+        let _pause = self.watch.pause(&app.spec.app).await;
+        let databases = fetched.iter().map(|one| one.database.clone()).collect();
+        match self.swap(app, Task::Swap { databases, aside, stamp: stamp.clone() }).await {
             Ok(kept) => done(channel, &mut outcome, "swap", (begun, format!("kept: {kept}"))),
             Err(failure) => {
                 return Ok(Outcome { steps: outcome.steps, ..Outcome::bad(State::Failed, failure) });
@@ -248,6 +249,18 @@ impl Backups for Stored {
         outcome.data = Some(fetched.iter().map(row).collect());
         outcome.comment = format!("restored; what was there is kept as .replaced-{stamp}");
         Ok(outcome)
+    }
+
+    async fn recover(&self, app: &App) -> Result<Outcome, Failure> {
+        let _pause = self.watch.pause(&app.spec.app).await;
+        let found = self.swap(app, Task::Recover).await?;
+        if found["finished"] == true {
+            let comment = "the agent was killed while it put the files in place, and has finished now";
+            return Ok(Outcome { data: Some(found["kept"].clone()), ..Outcome::good(State::Ok, comment) });
+        }
+        let failure = Failure::new(Code::Interrupted, "the agent was killed in the middle of it");
+        Err(failure
+            .hint("nothing of the app was touched, or all of it was done: see history and restore again"))
     }
 
     async fn status(&self, app: &App) -> Option<Value> {

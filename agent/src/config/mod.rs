@@ -76,6 +76,8 @@ pub struct Backup {
     pub rpo: u32,
     /// Hours between rehearsals, where there is an identity.
     pub rehearse_hours: u32,
+    /// The most that each database's follower sends in a second, in kB; 0: all that the line takes.
+    pub limit: u32,
 }
 
 /// A configuration that cannot be used.
@@ -218,6 +220,7 @@ impl Backup {
             credentials_file: fields.path("credentials_file"),
             rpo: fields.number_or("rpo", 1, rpo),
             rehearse_hours: fields.number_or("rehearse_hours", 1, 24),
+            limit: fields.number_or("limit", 0, 0),
         };
         fields.finish();
         if backup.recipients.is_empty() {

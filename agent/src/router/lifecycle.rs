@@ -75,6 +75,21 @@ pub(super) async fn restore(router: &Router, call: &Call<'_>, asked: &Restore) -
     Ok(outcome)
 }
 
+/// Ends a restore that an agent which was killed has left.
+pub(super) async fn recover_restore(router: &Router, begun: &Begin) -> Outcome {
+    tracing::warn!(app = %begun.app, id = begun.id, "UnfinishedRestoreFound");
+    let ended = match router.known(&begun.app).await {
+        Ok(app) => router.backups.recover(&app).await,
+        Err(failure) => Err(failure),
+    };
+    let outcome = ended.unwrap_or_else(|failure| Outcome::bad(State::Failed, failure));
+    let outcome = Outcome { id: Some(begun.id.clone()), ..outcome };
+    if let Err(error) = router.host.records.end(&begun.id, &outcome, clock::now_ms(), None).await {
+        tracing::error!(id = begun.id, %error, "RestoreEndRecordFailed");
+    }
+    outcome
+}
+
 /// The maintenance page instead of the app, or no longer.
 pub(super) async fn maintenance(
     router: &Router,

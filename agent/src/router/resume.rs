@@ -7,7 +7,7 @@ use std::{
 
 use flipside_api::{AppName, Failure, Who};
 
-use super::{Key, Router};
+use super::{Key, Router, lifecycle};
 use crate::{
     app::record::{App, Unfinished},
     deploy,
@@ -33,7 +33,12 @@ impl Router {
                 let mut ended = Vec::new();
                 // One after the other: a later one was begun where an earlier one had ended, on record or not.
                 for (left, key, channel) in all {
-                    ended.push((deploy::recover(&router.host, left, &channel).await, key, channel));
+                    let outcome = if left.begin.verb == "restore" {
+                        lifecycle::recover_restore(&router, &left.begin).await
+                    } else {
+                        deploy::recover(&router.host, left, &channel).await
+                    };
+                    ended.push((outcome, key, channel));
                 }
                 drop(held);
                 for (outcome, key, channel) in ended {

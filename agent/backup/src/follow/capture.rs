@@ -3,7 +3,10 @@
 //! The order is what makes a crash harmless at any point: objects into the spool, then one transaction that
 //! records them with all that follows, and only then the old read mark goes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use ed25519_dalek::SigningKey;
 
@@ -20,7 +23,7 @@ use crate::{
     fault, hex,
     pages::{Hash, Page, page_hash},
     segment::{Images, Meta},
-    state::{Outgoing, Record, State, StateError},
+    state::{Outgoing, Record, State, StateError, spool_into},
 };
 
 /// Fewer segments than this are not worth an object of level 1.
@@ -65,7 +68,7 @@ impl Keeper {
         for (suffix, bytes) in [("age", file), ("sig", sig)] {
             outgoing.push(Outgoing {
                 key: format!("{chain}/epoch/{number:08x}.{suffix}"),
-                file: self.state.spool(&bytes).map_err(FollowError::State)?,
+                file: spool_into(&self.state.spool_dir(), &bytes).map_err(FollowError::State)?,
                 bytes: bytes.len() as u64,
                 seq: 0,
                 time_ms,
@@ -98,6 +101,7 @@ impl Keeper {
     fn rebase(&mut self, reading: &Reading) -> Result<(), FollowError> {
         let mut record = self.next_record();
         record.page_size = reading.page_size;
+        record.log = reading.log_end();
         record.rebased = record.seq;
         record.windows = [record.seq; 2];
         let state = self.state.map.state_after(reading.page_count, &reading.changes);
@@ -110,6 +114,7 @@ impl Keeper {
     fn segment(&mut self, reading: &Reading, images: &mut dyn Images) -> Result<(), FollowError> {
         let sealer = self.sealer()?;
         let mut record = self.next_record();
+        record.log = reading.log_end();
         let state = self.state.map.state_after(reading.page_count, &reading.changes);
         let making = Making {
             level: 0,
@@ -137,6 +142,7 @@ impl Keeper {
     /// Keeps the old images of pages that change for the first time in a window.
     fn stash(&mut self, changes: &[(u32, Hash)], images: &mut dyn Images) {
         let (map, windows) = (&self.state.map, self.state.record.windows);
+        let mut old = vec![0; self.state.record.page_size as usize];
         for &(pgno, _) in changes {
             let Some(page) = map.get(pgno) else { continue };
             let first = |level: usize| page.changed <= windows[level] && self.stashes[level].lacks(pgno);
@@ -144,8 +150,9 @@ impl Keeper {
             if wanted == [false; 2] {
                 continue;
             }
-            let old = images.old_image(pgno).filter(|old| page_hash(pgno, old) == page.hash);
-            let Some(old) = old else { continue };
+            if !images.old_image(pgno, &mut old) || page_hash(pgno, &old) != page.hash {
+                continue;
+            }
             for (stash, _) in self.stashes.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
                 // Without it the page goes whole.
                 let _ = stash.keep(&self.state.dir, (pgno, page.hash), &old);
@@ -196,7 +203,7 @@ impl Keeper {
             changes: &changes,
         };
         let then = &self.stashes[level - 1];
-        let mut images = Window { now: live.current(&self.state.map), then };
+        let mut images = Window { now: live.current(), then };
         let base = |pgno| then.hash(pgno);
         let outgoing = match self.spool(&making, &sealer, &mut images, &base, &mut record) {
             Err(FollowError::Pack(error)) if error.is_unstable() => return Ok(false),
@@ -218,15 +225,17 @@ impl Keeper {
         base: &dyn Fn(u32) -> Option<Hash>,
         record: &mut Record,
     ) -> Result<Vec<Outgoing>, FollowError> {
-        let mut outgoing = Vec::new();
-        let safe = if making.level == 0 { making.to } else { 0 };
-        let made = making.make::<FollowError>(sealer, images, base, &mut |name: Name, object| {
-            let file = self.state.spool(&object).map_err(FollowError::State)?;
+        let outgoing = Mutex::new(Vec::new());
+        let spooled = || outgoing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (safe, spool) = (if making.level == 0 { making.to } else { 0 }, self.state.spool_dir());
+        let made = making.make::<FollowError>(sealer, images, base, &|name: Name, object| {
+            let file = spool_into(&spool, &object).map_err(FollowError::State)?;
             let seq = if name.part == 0 { safe } else { 0 };
             let (key, bytes) = (name.key(sealer.chain), object.len() as u64);
-            outgoing.push(Outgoing { key, file, bytes, seq, time_ms: making.time_ms });
+            spooled().push(Outgoing { key, file, bytes, seq, time_ms: making.time_ms });
             Ok(())
         });
+        let outgoing = outgoing.into_inner().unwrap_or_else(PoisonError::into_inner);
         match made {
             Ok(hash) => {
                 let level = usize::from(making.level);
@@ -286,12 +295,8 @@ impl From<PackError> for FollowError {
 struct Nothing;
 
 impl Images for Nothing {
-    fn new_image(&mut self, _: u32) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn old_image(&mut self, _: u32) -> Option<Vec<u8>> {
-        None
+    fn new_image(&mut self, _: u32, _: &mut [u8]) -> bool {
+        false
     }
 }
 

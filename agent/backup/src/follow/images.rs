@@ -7,10 +7,7 @@ use super::{
     live::{LiveError, handle},
     wal::{Frame, Index, WalHeader, WalPosition, frame_offset},
 };
-use crate::{
-    pages::{PageMap, lock_page, page_hash},
-    segment::Images,
-};
+use crate::{pages::lock_page, segment::Images};
 
 /// The latest frame of each page.
 pub(crate) type Frames = HashMap<u32, u32>;
@@ -24,19 +21,18 @@ pub(super) struct LiveImages<'a> {
 }
 
 impl LiveImages<'_> {
-    fn read(&self, pgno: u32, frame: Option<&u32>) -> Option<Vec<u8>> {
-        let mut page = vec![0; self.page_size as usize];
-        read_page(self.handle, self.page_size, (pgno, frame), &mut page).ok().map(|()| page)
+    fn read(&self, pgno: u32, frame: Option<&u32>, page: &mut [u8]) -> bool {
+        read_page(self.handle, self.page_size, (pgno, frame), page).is_ok()
     }
 }
 
 impl Images for LiveImages<'_> {
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        self.read(pgno, self.new.get(&pgno))
+    fn new_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        self.read(pgno, self.new.get(&pgno), page)
     }
 
-    fn old_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        self.read(pgno, self.old.get(&pgno))
+    fn old_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        self.read(pgno, self.old.get(&pgno), page)
     }
 }
 
@@ -45,24 +41,16 @@ pub(crate) struct Recorded<'a> {
     pub(crate) from: &'a Handle,
     pub(crate) frames: &'a Frames,
     pub(crate) page_size: u32,
-    pub(crate) map: &'a PageMap,
 }
 
 impl Images for Recorded<'_> {
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        let mut page = vec![0; self.page_size as usize];
-        // On lock 0 the log may have been overwritten, and then all is in the file.
-        for frame in [self.frames.get(&pgno), None] {
-            let read = read_page(self.from, self.page_size, (pgno, frame), &mut page);
-            if read.is_ok() && self.map.hash(pgno) == Some(page_hash(pgno, &page)) {
-                return Some(page);
-            }
-        }
-        None
+    fn new_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        read_page(self.from, self.page_size, (pgno, self.frames.get(&pgno)), page).is_ok()
     }
 
-    fn old_image(&mut self, _: u32) -> Option<Vec<u8>> {
-        None
+    /// On lock 0 the log may have been overwritten, and then all is in the file.
+    fn elsewhere(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        read_page(self.from, self.page_size, (pgno, None), page).is_ok()
     }
 }
 

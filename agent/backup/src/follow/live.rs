@@ -21,7 +21,10 @@ use crate::{
     fault,
     pages::{Hash, PageMap, page_hash},
     segment::Images,
+    state::LogEnd,
 };
+
+mod resume;
 
 /// Why a reading failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +68,8 @@ pub(crate) struct Reading {
     /// In which frames they are; a page without one is in the file.
     frames: Frames,
     position: Option<WalPosition>,
+    /// Device and inode of the database.
+    file: (u64, u64),
     /// Whether `frames` replaces what was known, or extends it.
     replaces: bool,
     /// Whether all pages were compared, and not only those that the log names.
@@ -81,10 +86,16 @@ impl Reading {
             changes: Vec::new(),
             frames: Frames::new(),
             position: None,
+            file: (0, 0),
             replaces: false,
             compared: false,
             data_version: 0,
         }
+    }
+
+    /// Where the next start can go on without a comparison.
+    pub(crate) fn log_end(&self) -> Option<LogEnd> {
+        self.position.map(|at| LogEnd { file: self.file, at })
     }
 }
 
@@ -145,6 +156,12 @@ impl Live {
         }
     }
 
+    /// Whether we hold lock 0. Then the app's own checkpoints fail after much work, with each commit once its log
+    /// is long: what it commits is to be read soon.
+    pub(crate) fn is_on_zero(&self) -> bool {
+        self.on_zero
+    }
+
     /// Whether the database has a log.
     pub(crate) fn has_log(&self) -> bool {
         self.position.is_some()
@@ -186,6 +203,7 @@ impl Live {
             changes: Vec::new(),
             frames,
             position: Some(index.position()),
+            file: self.inode,
             replaces: restarted,
             compared: false,
             data_version: 0,
@@ -237,6 +255,7 @@ impl Live {
             changes: Vec::new(),
             frames,
             position: exact.map(|(index, _)| index.position()),
+            file: self.inode,
             replaces: true,
             compared: true,
             data_version,
@@ -271,8 +290,8 @@ impl Live {
     }
 
     /// The images of all pages as of the last accepted reading.
-    pub(crate) fn current<'a>(&'a self, map: &'a PageMap) -> Recorded<'a> {
-        Recorded { from: &self.a, frames: &self.frames, page_size: self.page_size, map }
+    pub(crate) fn current(&self) -> Recorded<'_> {
+        Recorded { from: &self.a, frames: &self.frames, page_size: self.page_size }
     }
 
     /// Takes a reading as the state from here on: its mark replaces the one before.

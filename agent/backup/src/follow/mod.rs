@@ -35,6 +35,8 @@ pub use handle::HandleError;
 pub use live::LiveError;
 pub use pack::PackError;
 
+pub(crate) use wal::WalPosition;
+
 use capture::Keeper;
 use upload::{Remote, Uploader};
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub drain: Duration,
     /// End when everything committed at the start is stored, instead of waiting for more.
     pub once: bool,
+    /// With `once`: how long a store that does not take an object is asked again.
+    pub patience: Duration,
 }
 
 impl Config {
@@ -82,6 +86,7 @@ impl Config {
             windows: [Duration::from_secs(300), Duration::from_secs(3600)],
             drain: Duration::from_secs(10),
             once: false,
+            patience: Duration::from_secs(300),
         }
     }
 }
@@ -172,7 +177,7 @@ fn follow(config: &Config, control: &Control) -> Result<Position, FollowError> {
         store: config.store.clone(),
         runtime: runtime.handle().clone(),
         control: control.clone(),
-        impatient: config.once,
+        patience: config.once.then_some(config.patience),
     };
     let uploader =
         Uploader { remote: remote.clone(), outbox, host: host.clone(), drain: config.drain, head_ms: 0 };

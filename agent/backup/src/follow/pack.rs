@@ -1,13 +1,24 @@
-//! From pages to sealed objects, part by part, so that memory holds one part and no more.
+//! From pages to sealed objects, part by part, so that memory holds a few parts and no more.
 
-use std::sync::Arc;
+use std::{
+    num::NonZero,
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, sync_channel},
+    },
+    thread::ScopedJoinHandle,
+};
 
 use crate::{
     chain::{ChainId, Header, Name},
     crypt::{CryptError, EpochKey},
     pages::Hash,
-    segment::{self, Images, Meta, SegmentError},
+    segment::{self, Gathered, Images, Meta, SegmentError},
 };
+
+/// More threads than this gain little, and each holds a part in memory.
+const MOST_WORKERS: usize = 4;
 
 /// What seals the objects of an epoch.
 #[derive(Clone)]
@@ -47,32 +58,40 @@ impl PackError {
     }
 }
 
+/// Gives an object's part to whoever keeps it; from several threads at once.
+pub(crate) type Put<'a, E> = dyn Fn(Name, Vec<u8>) -> Result<(), E> + Sync + 'a;
+
 impl Making<'_> {
     /// Makes all parts, part 0 last, and gives each to `put`. Returns BLAKE3 of part 0.
-    pub(crate) fn make<E: From<PackError>>(
+    pub(crate) fn make<E: From<PackError> + Send>(
         &self,
         sealer: &Sealer,
         images: &mut dyn Images,
         base: &dyn Fn(u32) -> Option<Hash>,
-        put: &mut dyn FnMut(Name, Vec<u8>) -> Result<(), E>,
+        put: &Put<'_, E>,
     ) -> Result<[u8; 32], E> {
         let slices: Vec<_> = self.changes.chunks(segment::part_pages(self.meta.page_size)).collect();
-        let parts = u32::try_from(slices.len().max(1)).map_err(|_| too_many())?;
-        let mut hashes = Vec::new();
-        let mut make = |part: u32, hashes: &[[u8; 32]]| -> Result<[u8; 32], E> {
-            let slice = slices.get(part as usize).copied().unwrap_or_default();
+        let mut gather = |part: usize| -> Result<Vec<Gathered>, E> {
+            let slice = slices.get(part).copied().unwrap_or_default();
+            segment::gather(self.meta.page_size, slice, images, base)
+                .map_err(|error| PackError::Segment(error).into())
+        };
+        let finish = |part: usize, hashes: &[[u8; 32]], blocks: &[Gathered]| -> Result<[u8; 32], E> {
+            let number = |n: usize| u32::try_from(n).map_err(|_| too_many());
+            let header = self.header(sealer, number(part)?, number(slices.len().max(1))?);
             let meta = if part == 0 { self.meta } else { Meta { state: 0, ..self.meta } };
-            let body = segment::encode(&meta, hashes, slice, images, base).map_err(PackError::Segment)?;
-            let header = self.header(sealer, part, parts);
+            let body = segment::encode(&meta, hashes, blocks).map_err(PackError::Segment)?;
             let object = sealer.key.seal(&header, &body).map_err(PackError::Crypt)?;
             let hash = *blake3::hash(&object).as_bytes();
             put(header.name, object)?;
             Ok(hash)
         };
-        for part in 1..parts {
-            hashes.push(make(part, &[])?);
+        let mut hashes = Vec::new();
+        if slices.len() > 1 {
+            let finish = |part: usize, blocks: &[Gathered]| finish(part, &[], blocks);
+            hashes = in_parallel(1..slices.len(), &mut gather, &finish)?;
         }
-        make(0, &hashes)
+        finish(0, &hashes, &gather(0)?)
     }
 
     fn header(&self, sealer: &Sealer, part: u32, parts: u32) -> Header {
@@ -85,6 +104,58 @@ impl Making<'_> {
             prev: self.prev,
             nonce: rand::random(),
         }
+    }
+}
+
+/// A part's number and pages.
+type Numbered = (usize, Vec<Gathered>);
+
+/// Makes a part of its pages, and has it kept.
+type Finish<'a, E> = dyn Fn(usize, &[Gathered]) -> Result<[u8; 32], E> + Sync + 'a;
+
+/// Gathers part after part here, and finishes them on all cores; their results in order.
+///
+/// As many parts as there are cores are in memory, and one more.
+fn in_parallel<E: Send>(
+    parts: Range<usize>,
+    gather: &mut dyn FnMut(usize) -> Result<Vec<Gathered>, E>,
+    finish: &Finish<'_, E>,
+) -> Result<Vec<[u8; 32]>, E> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get).min(MOST_WORKERS);
+    let (send, receive) = sync_channel::<Numbered>(0);
+    let receive = Arc::new(Mutex::new(receive));
+    std::thread::scope(|scope| {
+        let mut workers = Vec::new();
+        for _ in 0..cores.min(parts.len()) {
+            let receive = Arc::clone(&receive);
+            workers.push(scope.spawn(move || work(&receive, finish)));
+        }
+        drop(receive);
+        let gathered = parts.into_iter().try_for_each(|part| {
+            // A worker that is gone has met an error, which is told below.
+            if !workers.iter().any(ScopedJoinHandle::is_finished) {
+                let _ = send.send((part, gather(part)?));
+            }
+            Ok(())
+        });
+        drop(send);
+        let mut finished = Vec::new();
+        for worker in workers {
+            finished.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        gathered?;
+        finished.sort_unstable();
+        Ok(finished.into_iter().map(|(_, hash)| hash).collect())
+    })
+}
+
+/// Finishes parts until there are no more.
+fn work<E>(receive: &Mutex<Receiver<Numbered>>, finish: &Finish<'_, E>) -> Result<Vec<(usize, [u8; 32])>, E> {
+    let mut finished = Vec::new();
+    loop {
+        let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((part, blocks)) = next else { return Ok(finished) };
+        finished.push((part, finish(part, &blocks)?));
     }
 }
 

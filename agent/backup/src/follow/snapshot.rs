@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     chain::SNAPSHOT,
-    pages::{PageMap, page_hash},
+    pages::PageMap,
     segment::{Images, Meta},
 };
 
@@ -57,7 +57,7 @@ impl Snapshot {
     pub(crate) fn take(
         self,
         remote: &Remote,
-        keep_on: &dyn Fn() -> bool,
+        keep_on: &(dyn Fn() -> bool + Sync),
     ) -> Result<Option<Taken>, FollowError> {
         let changes = self.map.all();
         let making = Making {
@@ -76,17 +76,15 @@ impl Snapshot {
             changes: &changes,
         };
         let mut images: Box<dyn Images + '_> = match &self.frozen {
-            Frozen::Mark(from, frames) => {
-                Box::new(Recorded { from, frames, page_size: self.page_size, map: &self.map })
-            }
-            Frozen::Copy(file) => Box::new(Copied { file, page_size: self.page_size, map: &self.map }),
+            Frozen::Mark(from, frames) => Box::new(Recorded { from, frames, page_size: self.page_size }),
+            Frozen::Copy(file) => Box::new(Copied { file, page_size: self.page_size }),
         };
         let chain = self.sealer.chain;
         let made = making.make::<Result<Stopped, FollowError>>(
             &self.sealer,
             &mut *images,
             &|_| None,
-            &mut |name, object| {
+            &|name, object| {
                 if !keep_on() {
                     return Err(Ok(Stopped));
                 }
@@ -114,17 +112,10 @@ impl From<super::pack::PackError> for Result<Stopped, FollowError> {
 struct Copied<'a> {
     file: &'a File,
     page_size: u32,
-    map: &'a PageMap,
 }
 
 impl Images for Copied<'_> {
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        let mut page = vec![0; self.page_size as usize];
-        self.file.read_exact_at(&mut page, u64::from(pgno - 1) * u64::from(self.page_size)).ok()?;
-        (self.map.hash(pgno) == Some(page_hash(pgno, &page))).then_some(page)
-    }
-
-    fn old_image(&mut self, _: u32) -> Option<Vec<u8>> {
-        None
+    fn new_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        self.file.read_exact_at(page, u64::from(pgno - 1) * u64::from(self.page_size)).is_ok()
     }
 }

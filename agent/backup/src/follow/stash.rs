@@ -41,11 +41,9 @@ impl Stash {
         self.pages.get(&pgno).map(|(_, hash)| *hash)
     }
 
-    fn page(&self, pgno: u32, page_size: u32) -> Option<Vec<u8>> {
-        let (offset, _) = self.pages.get(&pgno)?;
-        let mut page = vec![0; page_size as usize];
-        self.file.as_ref()?.read_exact_at(&mut page, *offset).ok()?;
-        Some(page)
+    fn page(&self, pgno: u32, page: &mut [u8]) -> bool {
+        let (Some((offset, _)), Some(file)) = (self.pages.get(&pgno), &self.file) else { return false };
+        file.read_exact_at(page, *offset).is_ok()
     }
 }
 
@@ -56,11 +54,15 @@ pub(crate) struct Window<'a> {
 }
 
 impl Images for Window<'_> {
-    fn new_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        self.now.new_image(pgno)
+    fn new_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        self.now.new_image(pgno, page)
     }
 
-    fn old_image(&mut self, pgno: u32) -> Option<Vec<u8>> {
-        self.then.page(pgno, self.now.page_size)
+    fn elsewhere(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        self.now.elsewhere(pgno, page)
+    }
+
+    fn old_image(&mut self, pgno: u32, page: &mut [u8]) -> bool {
+        self.then.page(pgno, page)
     }
 }

@@ -17,12 +17,21 @@ use super::{
 use crate::{chain::SNAPSHOT, clock, fault, hex, state::Safe};
 
 const TICK: Duration = Duration::from_millis(20);
+/// After this long without a commit the ticks become fewer.
+const IDLE_AFTER: Duration = Duration::from_secs(2);
+const IDLE_TICK: Duration = Duration::from_millis(100);
+/// Bytes that are compared in a tick after a start that compared none: 25 MB a second.
+const PROVEN_AT_ONCE: u32 = 512 << 10;
 /// Frames after which what was read goes into the file.
 const COPY_AFTER: u32 = 500;
 /// Frames beyond which the log should restart.
 const RESTART_AFTER: u32 = 1000;
 /// Bytes of the log beyond which writers are shut out for a moment to let it.
 const SHUT_OUT_AFTER: u64 = 16 << 20;
+/// After so long it is said that somebody's locks keep us out.
+const SHUT_OUT_LONG: Duration = Duration::from_secs(5);
+/// Between two times that writers are shut out.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Bytes of the log beyond which a full spool makes the follower let go.
 const LET_GO_AFTER: u64 = 64 << 20;
 
@@ -43,6 +52,14 @@ pub(crate) struct Follower<'a, 'scope, 'env> {
     snapshot_at: Instant,
     merge_at: Instant,
     copied: u32,
+    /// Whether the next opening may go on where the last follower stood.
+    resumable: bool,
+    /// The next page to be compared, after a start that compared none.
+    unproven: Option<u32>,
+    /// Since when somebody's locks keep us out.
+    shut_out: Option<Instant>,
+    /// When something was last found committed.
+    dirty_at: Instant,
 }
 
 impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
@@ -70,6 +87,11 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
             snapshot_at: now,
             merge_at: now,
             copied: 0,
+            // One pass stays for no proof.
+            resumable: !config.once,
+            unproven: None,
+            shut_out: None,
+            dirty_at: now,
         }
     }
 
@@ -77,8 +99,9 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
     pub(crate) fn run(mut self) -> Result<(), FollowError> {
         loop {
             let stopping = self.control.is_stopping();
-            if let Err(error) = self.tick(stopping) {
-                self.trouble(error)?;
+            match self.tick(stopping) {
+                Ok(()) => self.note_let_in(),
+                Err(error) => self.trouble(error)?,
             }
             if self.control.fatal().is_some() {
                 return Ok(());
@@ -90,7 +113,8 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
             if stopping && idle || self.config.once && idle && self.is_all_stored() {
                 return Ok(());
             }
-            self.control.wait(TICK);
+            let idle = self.dirty_at.elapsed() > IDLE_AFTER && self.unproven.is_none();
+            self.control.wait(if idle { IDLE_TICK.min(self.config.rpo / 4) } else { TICK });
         }
     }
 
@@ -108,7 +132,14 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         }
         let dirty = live.is_dirty().map_err(FollowError::Live)?;
         self.note_dirty(dirty);
-        let due = Instant::now() >= self.read_at || wanted.is_some() || stopping || self.config.once;
+        let due = Instant::now() >= self.read_at
+            || live.is_on_zero()
+            || wanted.is_some()
+            || stopping
+            || self.config.once;
+        if dirty {
+            self.dirty_at = Instant::now();
+        }
         let mut current = !dirty;
         if dirty && due && self.has_room()? {
             self.read()?;
@@ -120,6 +151,7 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
             self.control.answer(ticket, self.keeper.state.record.seq);
         }
         self.bound_the_log()?;
+        self.prove()?;
         if Instant::now() >= self.merge_at {
             self.merge_at = Instant::now() + (self.config.windows[0] / 10).min(Duration::from_secs(1));
             if let Some(live) = &self.live {
@@ -129,21 +161,48 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         if !stopping { self.snapshot() } else { Ok(()) }
     }
 
-    /// Opens the database and compares all of it with what is on record.
+    /// Opens the database and goes on where the last follower stood, or else compares all of it with what is on
+    /// record.
     fn open(&mut self) -> Result<bool, FollowError> {
         if Instant::now() < self.open_at {
             return Ok(false);
         }
         self.open_at = Instant::now() + Duration::from_millis(500);
         let mut live = Live::open(&self.config.db).map_err(FollowError::Live)?;
-        let reading = live.read_all(&self.keeper.state.map).map_err(FollowError::Live)?;
-        if self.keeper.capture(&live, &reading)? {
+        let (map, record) = (&self.keeper.state.map, &self.keeper.state.record);
+        let resumed = match record.log {
+            Some(end) if self.resumable => {
+                live.resume(end, record.page_size, map).map_err(FollowError::Live)?
+            }
+            _ => None,
+        };
+        self.resumable = false;
+        self.unproven = resumed.as_ref().map(|_| 1);
+        let reading = match resumed {
+            Some(reading) => reading,
+            None => live.read_all(map).map_err(FollowError::Live)?,
+        };
+        if self.keeper.capture(&live, &reading)? && reading.compared {
             self.control.update(|status| status.gaps += 1);
         }
         live.accept(reading);
         self.live = Some(live);
         self.captured();
         Ok(true)
+    }
+
+    /// Compares some more pages after a start that compared none.
+    fn prove(&mut self) -> Result<(), FollowError> {
+        let (Some(first), Some(live)) = (self.unproven, &self.live) else { return Ok(()) };
+        let map = &self.keeper.state.map;
+        let count = PROVEN_AT_ONCE / self.keeper.state.record.page_size.max(512);
+        self.unproven = Some(first + count).filter(|next| *next <= map.count());
+        if live.differs(first, count, map).map_err(FollowError::Live)? {
+            tracing::warn!("FileChangedPastSqlite");
+            self.live = None;
+            self.open_at = Instant::now();
+        }
+        Ok(())
     }
 
     /// Reads on; what does not continue is compared.
@@ -240,24 +299,29 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         if live.log_bytes() < SHUT_OUT_AFTER || now < self.shut_out_at {
             return Ok(());
         }
-        self.shut_out_at = now + self.shut_out_pause;
-        self.shut_out_pause = (self.shut_out_pause * 2).min(Duration::from_secs(60));
         self.restart_without_writers()
     }
 
     fn restart_without_writers(&mut self) -> Result<(), FollowError> {
-        // First all that can be read with writers about: what is left is little.
+        // First all that can be read and copied with writers about: what is left is little.
         self.read()?;
         let Some(live) = &self.live else { return Ok(()) };
+        live.checkpoint().map_err(FollowError::Live)?;
         if !live.shut_out_writers().map_err(FollowError::Live)? {
             return Ok(());
         }
+        let began = Instant::now();
         let read = self.read();
         let Some(live) = &mut self.live else { return read };
         let restarted =
             if read.is_ok() { live.let_log_restart().map_err(FollowError::Live) } else { Ok(false) };
         live.let_writers_in();
-        read.and(restarted.map(|_| ()))
+        read?;
+        // Writers wait for a fiftieth of the time at most, and in vain only if a reader keeps the log.
+        let longer = (self.shut_out_pause * 2).min(LONGEST_PAUSE);
+        self.shut_out_pause = if restarted? { Duration::from_secs(1) } else { longer };
+        self.shut_out_at = Instant::now() + self.shut_out_pause.max(began.elapsed() * 50);
+        Ok(())
     }
 
     /// Begins a snapshot if one is due and none is being taken.
@@ -368,10 +432,26 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
         self.live.is_some() && status.snapshot && status.safe >= status.captured && status.spool_bytes == 0
     }
 
+    /// Whether locks have kept us out for so long that it is worth a word: no app's transaction takes that long,
+    /// but one with `locking_mode=EXCLUSIVE` keeps everybody out.
+    fn is_shut_out(&mut self) -> bool {
+        let since = *self.shut_out.get_or_insert_with(Instant::now);
+        since.elapsed() > if self.config.once { self.config.patience } else { SHUT_OUT_LONG }
+    }
+
+    fn note_let_in(&mut self) {
+        if self.live.is_some()
+            && let Some(since) = self.shut_out.take()
+            && since.elapsed() > SHUT_OUT_LONG
+        {
+            self.control.update(|status| status.error.clear());
+        }
+    }
+
     /// What may pass is said and tried again; the rest ends the follower.
     fn trouble(&mut self, error: FollowError) -> Result<(), FollowError> {
         let passes = match &error {
-            FollowError::Live(error) if error.is_busy() => return Ok(()),
+            FollowError::Live(error) if error.is_busy() && !self.is_shut_out() => return Ok(()),
             FollowError::Live(_) | FollowError::Pack(_) | FollowError::State(_) => !self.config.once,
             _ => false,
         };

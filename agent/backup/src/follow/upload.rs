@@ -1,6 +1,9 @@
 //! From the spool to the store, in order, with patience.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
@@ -17,7 +20,7 @@ use crate::{
 };
 
 const HEAD_EVERY_MS: u64 = 60_000;
-const MOST_PATIENCE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The store as a follower's threads use it.
 #[derive(Clone)]
@@ -25,8 +28,8 @@ pub(crate) struct Remote {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) runtime: Runtime,
     pub(crate) control: Control,
-    /// Whether a store that will not work without somebody's help ends the follower.
-    pub(crate) impatient: bool,
+    /// A store that will not work without somebody's help, or takes nothing for so long, ends the follower.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Remote {
@@ -38,8 +41,8 @@ impl Remote {
         bytes: &Bytes,
         keep_on: &dyn Fn() -> bool,
     ) -> Result<bool, FollowError> {
-        let mut patience = Duration::from_millis(100);
-        let mut unsure = false;
+        let (began, mut unsure) = (Instant::now(), false);
+        let mut pause = Duration::from_millis(100);
         loop {
             let error = match self.runtime.block_on(self.store.put_new(key, bytes.clone())) {
                 Ok(()) => {
@@ -52,13 +55,14 @@ impl Remote {
                 Err(error) => error,
             };
             unsure = true;
-            self.complain(&error)?;
+            let late = self.patience.is_some_and(|most| began.elapsed() >= most);
+            self.complain(&error, late)?;
             if !keep_on() {
                 return Ok(false);
             }
             let jitter = rand::random_range(0.5..1.5);
-            self.sleep(patience.mul_f64(jitter), keep_on);
-            patience = (patience * 2).min(MOST_PATIENCE);
+            self.sleep(pause.mul_f64(jitter), keep_on);
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -73,10 +77,10 @@ impl Remote {
         }
     }
 
-    fn complain(&self, error: &StoreError) -> Result<(), FollowError> {
+    fn complain(&self, error: &StoreError, late: bool) -> Result<(), FollowError> {
         let text = with_causes(error);
         tracing::warn!(error = %text, "UploadFailed");
-        if self.impatient && error.kind() == ErrorKind::Fatal {
+        if late || self.patience.is_some() && error.kind() == ErrorKind::Fatal {
             return Err(FollowError::Store { what: text, hint: error.advice() });
         }
         self.control.update(|status| status.error = text);
@@ -84,8 +88,8 @@ impl Remote {
     }
 
     fn sleep(&self, time: Duration, keep_on: &dyn Fn() -> bool) {
-        let deadline = std::time::Instant::now() + time;
-        while let Some(left) = deadline.checked_duration_since(std::time::Instant::now()) {
+        let deadline = Instant::now() + time;
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
             if !keep_on() {
                 return;
             }
@@ -120,7 +124,7 @@ impl Uploader {
         while let Err(error) = self.work() {
             let text = with_causes(&error);
             // A disk without room, say: that passes. What another follower wrote does not.
-            if self.remote.impatient || !matches!(error, FollowError::State(_)) {
+            if self.remote.patience.is_some() || !matches!(error, FollowError::State(_)) {
                 return self.remote.control.fail(text);
             }
             tracing::warn!(error = %text, "SpoolFailed");
@@ -137,9 +141,9 @@ impl Uploader {
         loop {
             let control = self.remote.control.clone();
             if control.has_captured_all() && last_call.is_none() {
-                last_call = Some(std::time::Instant::now() + self.drain);
+                last_call = Some(Instant::now() + self.drain);
             }
-            let late = last_call.is_some_and(|call| std::time::Instant::now() > call);
+            let late = last_call.is_some_and(|call| Instant::now() > call);
             match self.outbox.next().map_err(FollowError::State)? {
                 _ if late => return Ok(()),
                 Some((id, out)) => self.upload(id, &out)?,
@@ -199,7 +203,7 @@ impl Uploader {
         match self.remote.runtime.block_on(self.remote.store.put(&key, bytes.into())) {
             Ok(()) => self.head_ms = now,
             // The next round tries again; a head that stays away is seen by its age.
-            Err(error) => self.remote.complain(&error)?,
+            Err(error) => self.remote.complain(&error, false)?,
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! The write-ahead log and its index, as SQLite writes them: pure functions over bytes.
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes before the first frame.
 pub(crate) const WAL_HEADER: u64 = 32;
 /// Bytes before a frame's page.
@@ -18,7 +20,7 @@ pub(crate) struct Index {
 }
 
 /// How far into which generation of the log we have captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct WalPosition {
     pub(crate) salts: [u8; 8],
     pub(crate) frames: u32,

@@ -19,11 +19,13 @@ mod backup;
 mod content;
 mod list;
 mod object;
+mod prune;
 mod restore;
 mod scan;
 
 pub use backup::{Report, Writer, set_in};
 pub use list::{File, Folder, Link, List};
+pub use prune::Plan;
 pub use restore::{ListEntry, Reader, Restored};
 
 /// What went wrong with media.

@@ -31,8 +31,8 @@ const AT_ONCE: usize = 4;
 
 /// Who reads one set.
 pub struct Reader<'a> {
-    store: &'a dyn Store,
-    set: ChainId,
+    pub(super) store: &'a dyn Store,
+    pub(super) set: ChainId,
     identities: &'a Identities,
     epochs: Mutex<HashMap<u32, Arc<EpochKey>>>,
     signer: OnceLock<HostKey>,

@@ -1,13 +1,15 @@
 //! Segments, applied one after the other to a file that nobody uses yet. Every step is checked: the state
 //! before, each frame, the state after.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
+
+use zstd::zstd_safe::DCtx;
 
 use super::reader::{Part, ReadError};
 use crate::{
     chain::SNAPSHOT,
-    pages::{Page, PageMap, page_hash},
-    segment::{Block, Meta},
+    pages::{Hash, Page, PageMap, page_hash},
+    segment::{Block, Meta, SegmentError},
 };
 
 /// Why a part could not be applied.
@@ -20,16 +22,16 @@ pub(crate) enum ApplyError {
 }
 
 /// The database that is being put together.
-pub(crate) struct Applier<'a> {
-    file: &'a File,
+pub(crate) struct Applier {
+    file: Arc<File>,
     page_size: u32,
     map: PageMap,
     /// The object whose parts are being applied: its inside's head, parts that are to come.
     open: Option<(Meta, Vec<[u8; 32]>)>,
 }
 
-impl<'a> Applier<'a> {
-    pub(crate) fn new(file: &'a File) -> Self {
+impl Applier {
+    pub(crate) fn new(file: Arc<File>) -> Self {
         Self { file, page_size: 0, map: PageMap::default(), open: None }
     }
 
@@ -38,8 +40,9 @@ impl<'a> Applier<'a> {
         u64::from(self.page_size) * u64::from(self.map.count())
     }
 
-    /// Applies the next part; part 0 of an object comes first, then the others in order.
-    pub(crate) fn apply(&mut self, part: &Part) -> Result<(), ApplyError> {
+    /// Applies the next part; part 0 of an object comes first, then the others in order. `written` is given if
+    /// its pages are in the file already.
+    pub(crate) fn apply(&mut self, part: &Part, written: Option<Written>) -> Result<(), ApplyError> {
         let refused = |why: &str| ApplyError::Read(ReadError::refused(&part.key, why));
         let Part { header, body, .. } = part;
         if header.name.part == 0 {
@@ -57,8 +60,9 @@ impl<'a> Applier<'a> {
         {
             return Err(refused("it disagrees with its object's first part"));
         }
-        for block in &body.blocks {
-            self.block(part, block)?;
+        let written = written.map_or_else(|| write(&self.file, part), Ok)?;
+        for (pgno, hash) in written {
+            self.map.set(pgno, Page { hash, changed: header.name.to });
         }
         if ended {
             self.open = None;
@@ -90,32 +94,55 @@ impl<'a> Applier<'a> {
         self.open = Some((meta, body.parts.clone()));
         Ok(())
     }
+}
 
-    fn block(&mut self, part: &Part, block: &Block) -> Result<(), ApplyError> {
-        let size = self.page_size as usize;
-        let offset = |pgno: u32| u64::from(pgno - 1) * size as u64;
-        let mut prefix = Vec::new();
-        for (_, pgno) in block.pgnos.iter().enumerate().filter(|(i, _)| !block.is_whole(*i)) {
-            let at = prefix.len();
-            prefix.resize(at + size, 0);
-            self.file.read_exact_at(&mut prefix[at..], offset(*pgno)).map_err(ApplyError::File)?;
-        }
-        let content = block
-            .decode(&prefix, self.page_size)
-            .map_err(|error| ApplyError::Read(ReadError::refused(&part.key, error)))?;
-        for (pgno, page) in block.pgnos.iter().zip(content.chunks_exact(size)) {
-            let page_of = Page { hash: page_hash(*pgno, page), changed: part.header.name.to };
-            self.map.set(*pgno, page_of);
-        }
+/// The pages that were written, with their hashes.
+pub(crate) type Written = Vec<(u32, Hash)>;
+
+/// Writes a part's pages. Those of a snapshot need nothing of what is in the file, so its parts may be written
+/// in any order; those of other objects are made of old images that are read there.
+pub(crate) fn write(file: &File, part: &Part) -> Result<Written, ApplyError> {
+    let size = part.body.meta.page_size as usize;
+    let mut context = DCtx::create();
+    let mut written = Vec::new();
+    for block in &part.body.blocks {
+        let content = read_block(file, block, &mut context, part)?;
+        let pages = block.pgnos.iter().zip(content.chunks_exact(size));
+        written.extend(pages.clone().map(|(pgno, page)| (*pgno, page_hash(*pgno, page))));
         // Neighbours in one write: a snapshot's blocks are sixteen pages in a row.
-        let in_a_row = block.pgnos.windows(2).all(|pair| pair[0] + 1 == pair[1]);
-        if in_a_row {
+        if block.pgnos.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
             let first = block.pgnos.first().copied().unwrap_or(1);
-            return self.file.write_all_at(&content, offset(first)).map_err(ApplyError::File);
+            file.write_all_at(&content, offset(first, size)).map_err(ApplyError::File)?;
+        } else {
+            for (pgno, page) in pages {
+                file.write_all_at(page, offset(*pgno, size)).map_err(ApplyError::File)?;
+            }
         }
-        for (pgno, page) in block.pgnos.iter().zip(content.chunks_exact(size)) {
-            self.file.write_all_at(page, offset(*pgno)).map_err(ApplyError::File)?;
-        }
-        Ok(())
     }
+    Ok(written)
+}
+
+fn read_block(
+    file: &File,
+    block: &Block,
+    context: &mut DCtx<'_>,
+    part: &Part,
+) -> Result<Vec<u8>, ApplyError> {
+    let page_size = part.body.meta.page_size;
+    let refused = |error: SegmentError| ApplyError::Read(ReadError::refused(&part.key, error));
+    let mut prefix = Vec::new();
+    for (_, pgno) in block.pgnos.iter().enumerate().filter(|(i, _)| !block.is_whole(*i)) {
+        let at = prefix.len();
+        prefix.resize(at + page_size as usize, 0);
+        let from = offset(*pgno, page_size as usize);
+        file.read_exact_at(&mut prefix[at..], from).map_err(ApplyError::File)?;
+    }
+    if prefix.is_empty() {
+        return block.decode(context, &[], page_size).map_err(refused);
+    }
+    block.decode(&mut DCtx::create(), &prefix, page_size).map_err(refused)
+}
+
+fn offset(pgno: u32, page_size: usize) -> u64 {
+    u64::from(pgno - 1) * page_size as u64
 }

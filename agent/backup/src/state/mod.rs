@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     chain::ChainId,
+    follow::WalPosition,
     hex,
     pages::{Page, PageMap},
 };
@@ -90,6 +91,17 @@ pub(crate) struct Record {
     pub(crate) tried: u64,
     /// When the last snapshot was read.
     pub(crate) snapshot_ms: u64,
+    /// Up to where the database's log was read for the last position; absent: it had none.
+    #[serde(default)]
+    pub(crate) log: Option<LogEnd>,
+}
+
+/// How far into the log of which file a state was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogEnd {
+    /// Device and inode of the database.
+    pub(crate) file: (u64, u64),
+    pub(crate) at: WalPosition,
 }
 
 impl Record {
@@ -108,6 +120,7 @@ impl Record {
             rebased: 0,
             tried: 0,
             snapshot_ms: 0,
+            log: None,
         }
     }
 
@@ -216,12 +229,9 @@ impl State {
         Ok(())
     }
 
-    /// Writes an object into the spool, durably; it counts once [`Self::commit`] names it.
-    pub(crate) fn spool(&self, bytes: &[u8]) -> Result<String, StateError> {
-        let name = hex::encode(&rand::random::<[u8; 12]>());
-        let path = self.dir.join("spool").join(&name);
-        write_new(&path, bytes)?;
-        Ok(name)
+    /// Where [`spool_into`] writes.
+    pub(crate) fn spool_dir(&self) -> PathBuf {
+        self.dir.join("spool")
     }
 
     /// Makes the names of spooled files durable; once before a commit that mentions them.
@@ -282,6 +292,13 @@ impl State {
         }
         Ok(())
     }
+}
+
+/// Writes an object into the spool `dir`, durably; it counts once [`State::commit`] names it.
+pub(crate) fn spool_into(dir: &Path, bytes: &[u8]) -> Result<String, StateError> {
+    let name = hex::encode(&rand::random::<[u8; 12]>());
+    write_new(&dir.join(&name), bytes)?;
+    Ok(name)
 }
 
 fn waiting(connection: &Connection) -> rusqlite::Result<(u64, u64)> {

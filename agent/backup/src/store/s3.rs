@@ -46,10 +46,11 @@ impl S3 {
         Ok(Self { address, credentials: None, client: OnceCell::new() })
     }
 
-    /// The same, with these credentials and no search for others.
+    /// The same, with these credentials and no search for others. Temporary ones have a session token.
     #[must_use]
-    pub fn with_credentials(mut self, key_id: &str, secret: &str) -> Self {
-        self.credentials = Some(Credentials::new(key_id, secret, None, None, "given"));
+    pub fn with_credentials(mut self, key_id: &str, secret: &str, token: Option<&str>) -> Self {
+        let token = token.map(str::to_owned);
+        self.credentials = Some(Credentials::new(key_id, secret, token, None, "given"));
         self
     }
 

@@ -21,7 +21,7 @@ pub(crate) enum BackupVerb {
     Init(InitArgs),
     /// Store what changed in a database since the last time, once
     #[command(after_help = "Example: flipside backup run --repo /mnt/backups /srv/blog/db.sqlite3")]
-    Run(FollowArgs),
+    Run(OnceArgs),
     /// Store every change of a database as it happens, until stopped
     #[command(
         after_help = "Example: flipside backup watch --repo s3://backups/blog?region=eu-central-1 --rpo 10 \
@@ -88,9 +88,22 @@ pub(crate) struct FollowArgs {
     /// What the database is called in the store [default: its path]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// The most to send in a second
+    #[arg(long, value_name = "KILOBYTES")]
+    pub(crate) limit: Option<u64>,
     /// The database
     #[arg(value_name = "DB")]
     pub(crate) db: PathBuf,
+}
+
+/// `backup run`.
+#[derive(Debug, Args)]
+pub(crate) struct OnceArgs {
+    #[command(flatten)]
+    pub(crate) follow: FollowArgs,
+    /// Seconds after which a store that takes nothing ends the run
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub(crate) patience: u64,
 }
 
 /// `backup watch`.
@@ -156,22 +169,29 @@ pub(crate) struct RestoreFileArgs {
 pub(crate) struct PruneArgs {
     #[command(flatten)]
     pub(crate) repo: Repo,
-    /// Remove what the plan names
-    #[arg(long)]
-    pub(crate) apply: bool,
+    #[command(flatten)]
+    pub(crate) retain: RetainArgs,
     /// Only this chain
     #[arg(long, value_name = "HEX")]
     pub(crate) chain: Option<String>,
-    /// Hours in which every position stays
+}
+
+/// What stays.
+#[derive(Debug, Args)]
+pub(crate) struct RetainArgs {
+    /// Remove what the plan names
+    #[arg(long)]
+    pub(crate) apply: bool,
+    /// Hours in which everything stays
     #[arg(long, value_name = "N", default_value_t = 24)]
     pub(crate) all_hours: u32,
-    /// Days in which the last position of each hour stays
+    /// Days in which the last state of each hour stays
     #[arg(long, value_name = "N", default_value_t = 7)]
     pub(crate) hourly_days: u32,
-    /// Days in which the last position of each day stays
+    /// Days in which the last state of each day stays
     #[arg(long, value_name = "N", default_value_t = 30)]
     pub(crate) daily_days: u32,
-    /// Days in which the last position of each month stays
+    /// Days in which the last state of each month stays
     #[arg(long, value_name = "N", default_value_t = 366)]
     pub(crate) monthly_days: u32,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Repo;
+use super::{Repo, RetainArgs};
 
 /// `backup media`.
 #[derive(Debug, Args)]
@@ -27,6 +27,11 @@ pub(crate) enum MediaVerb {
     #[command(after_help = "Example: flipside backup media restore --repo /mnt/backups --identity key.txt \
         --timestamp 2026-11-28T10:00:00Z -o ./media")]
     Restore(MediaRestoreArgs),
+    /// Show what of the past may go, and with --apply remove it
+    #[command(
+        after_help = "Example: flipside backup media prune --repo /mnt/backups --identity key.txt --apply"
+    )]
+    Prune(MediaPruneArgs),
 }
 
 /// `backup media run`.
@@ -55,9 +60,9 @@ pub(crate) struct MediaListArgs {
     pub(crate) repo: Repo,
 }
 
-/// `backup media restore`.
+/// Whose media, and who reads them.
 #[derive(Debug, Args)]
-pub(crate) struct MediaRestoreArgs {
+pub(crate) struct MediaReadArgs {
     #[command(flatten)]
     pub(crate) repo: Repo,
     /// A file with an age identity or an SSH private key
@@ -69,6 +74,22 @@ pub(crate) struct MediaRestoreArgs {
     /// The set, where the store holds several
     #[arg(long, value_name = "ID")]
     pub(crate) set: Option<String>,
+}
+
+/// `backup media prune`.
+#[derive(Debug, Args)]
+pub(crate) struct MediaPruneArgs {
+    #[command(flatten)]
+    pub(crate) read: MediaReadArgs,
+    #[command(flatten)]
+    pub(crate) retain: RetainArgs,
+}
+
+/// `backup media restore`.
+#[derive(Debug, Args)]
+pub(crate) struct MediaRestoreArgs {
+    #[command(flatten)]
+    pub(crate) read: MediaReadArgs,
     /// As it was then (RFC 3339, or an age such as 10m): the last list that is not later [default: the last]
     #[arg(long, value_name = "TIME", conflicts_with = "list")]
     pub(crate) timestamp: Option<String>,

@@ -13,11 +13,13 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 pub(crate) use backup::{
-    BackupArgs, BackupVerb, FollowArgs, InitArgs, PositionArgs, PruneArgs, ReadArgs, Repo, RestoreFileArgs,
-    RewrapArgs, WatchArgs,
+    BackupArgs, BackupVerb, FollowArgs, InitArgs, OnceArgs, PositionArgs, PruneArgs, ReadArgs, Repo,
+    RestoreFileArgs, RetainArgs, RewrapArgs, WatchArgs,
 };
 pub(crate) use local::{AppArgs, AppVerb, DoctorArgs, PublishArgs, SecretArgs, SecretVerb};
-pub(crate) use media::{MediaArgs, MediaListArgs, MediaRestoreArgs, MediaRunArgs, MediaVerb};
+pub(crate) use media::{
+    MediaArgs, MediaListArgs, MediaPruneArgs, MediaReadArgs, MediaRestoreArgs, MediaRunArgs, MediaVerb,
+};
 pub(crate) use verbs::{
     DbshellArgs, DeployArgs, EnvArgs, EnvVerb, HistoryArgs, LockArgs, LockVerb, LogsArgs, MaintenanceArgs,
     ManageArgs, OneApp, PackageArgs, PlanArgs, RestoreArgs, RollbackArgs, RunArgs, ShellArgs, StatusArgs,

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::sqlite;
 
+/// How folders with fetched files are called, before the stamp.
+pub(super) const ASIDE: &str = ".restoring-";
+
 /// Restores all that is meant into the folder `aside`; the files are called by their number.
 pub(super) fn fetch(
     job: &Job,
@@ -21,9 +24,9 @@ pub(super) fn fetch(
 ) -> Result<Value, Refused> {
     let databases = meant(job, only, patterns)?;
     let folder = job.data.join(aside);
-    // What a restore that was killed has left.
+    // What a restore that failed has left. One that was killed is ended before any other begins.
     for left in fs::read_dir(&job.data).into_iter().flatten().flatten() {
-        if left.file_name().to_string_lossy().starts_with(".restoring-") {
+        if left.file_name().to_string_lossy().starts_with(ASIDE) {
             let _ = fs::remove_dir_all(left.path());
         }
     }

@@ -17,7 +17,7 @@ use std::{
 use flipside_backup::{
     crypt::{HostKey, Identities},
     state::{signing_key, standing},
-    store::{self, Patience, Retrying, S3, Store},
+    store::{self, Patience, Retrying, S3, Store, Throttled},
 };
 
 use super::job::{Job, Said, Task};
@@ -106,6 +106,7 @@ fn work(job: &Job) -> Result<serde_json::Value, Refused> {
             fetch::fetch(job, only.as_deref(), patterns, *time_ms, aside)
         }
         Task::Swap { databases, aside, stamp } => swap::swap(&job.data, databases, aside, stamp),
+        Task::Recover => swap::recover(&job.data),
     }
 }
 
@@ -113,13 +114,15 @@ fn work(job: &Job) -> Result<serde_json::Value, Refused> {
 fn open_store(job: &Job) -> Result<Arc<dyn Store>, Refused> {
     let opened = match &job.credentials {
         Some(keys) if job.url.starts_with("s3://") => S3::new(&job.url).map(|s3| {
-            let s3 = s3.with_credentials(&keys.key_id, &keys.secret.0);
+            let token = keys.token.as_ref().map(|token| token.0.as_str());
+            let s3 = s3.with_credentials(&keys.key_id, &keys.secret.0, token);
             Arc::new(Retrying::new(Arc::new(s3), Patience::default())) as Arc<dyn Store>
         }),
         _ if job.url.starts_with("s3://") => store::open(&job.url),
         _ => store::open("."),
     };
-    opened.map_err(|error| refused(&error))
+    let store = opened.map_err(|error| refused(&error))?;
+    Ok(if job.limit == 0 { store } else { Arc::new(Throttled::new(store, u64::from(job.limit) * 1000)) })
 }
 
 fn identities(job: &Job) -> Result<Option<Arc<Identities>>, Refused> {

@@ -1,12 +1,13 @@
 //! The verbs that put something into a store.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use flipside_api::{Code, Failure};
 use flipside_backup::{
     chain::Position,
     follow::{Config, Control, FollowError, Status, run, state_dir},
     state,
+    store::{Store, Throttled},
 };
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +17,7 @@ use super::{
     place::{Place, database},
 };
 use crate::{
-    args::{FollowArgs, InitArgs, PositionArgs, WatchArgs},
+    args::{FollowArgs, InitArgs, OnceArgs, PositionArgs, WatchArgs},
     commands::Session,
     failures::{OK, Result, usage},
 };
@@ -42,8 +43,9 @@ pub(super) fn init(args: &InitArgs, session: &Session<'_>) -> Result<u8> {
 }
 
 /// `backup run`.
-pub(super) fn once(args: &FollowArgs, session: &Session<'_>) -> Result<u8> {
-    let mut config = config(args, true)?;
+pub(super) fn once(args: &OnceArgs, session: &Session<'_>) -> Result<u8> {
+    let mut config = config(&args.follow, true)?;
+    config.patience = Duration::from_secs(args.patience);
     config.drain = Duration::from_secs(3600);
     let control = Control::new();
     let mut said_error = String::new();
@@ -117,11 +119,19 @@ fn config(args: &FollowArgs, once: bool) -> Result<Config> {
     }
     let recipients = place.recipients(&args.recipient)?;
     let dir = state_dir(&place.state, &place.url, &db);
-    let mut config = Config::new(&db, place.store.clone(), recipients, &dir);
+    let mut config = Config::new(&db, limited(place.store.clone(), args.limit), recipients, &dir);
     config.name = args.name.clone().unwrap_or_else(|| name_of(&db));
     config.signing_key = place.signing_key();
     config.once = once;
     Ok(config)
+}
+
+/// The store, at most so many kB a second.
+pub(super) fn limited(store: Arc<dyn Store>, limit: Option<u64>) -> Arc<dyn Store> {
+    match limit {
+        Some(limit) => Arc::new(Throttled::new(store, limit.saturating_mul(1000))),
+        None => store,
+    }
 }
 
 fn name_of(db: &Path) -> String {

@@ -5,17 +5,24 @@ use std::sync::Arc;
 use flipside_api::{Code, Failure};
 use flipside_backup::{
     chain::ChainId,
-    crypt::{CryptError, Identities, Recipients},
+    crypt::{CryptError, HostKey, Identities, Recipients},
     follow::state_dir,
     media::{ListEntry, MediaError, Reader, Report, Writer, set_in},
     state::signing_key,
-    store::{ErrorKind, Store, StoreError, Throttled},
+    store::{ErrorKind, Store, StoreError},
 };
 use serde_json::json;
 
-use super::{failed, follow::time, place::Place};
+use super::{
+    failed,
+    follow::{limited, time},
+    place::Place,
+    read::policy,
+};
 use crate::{
-    args::{MediaArgs, MediaListArgs, MediaRestoreArgs, MediaRunArgs, MediaVerb},
+    args::{
+        MediaArgs, MediaListArgs, MediaPruneArgs, MediaReadArgs, MediaRestoreArgs, MediaRunArgs, MediaVerb,
+    },
     commands::Session,
     failures::{OK, Result, on, usage},
     when,
@@ -32,16 +39,14 @@ pub(crate) fn run(args: &MediaArgs, session: &Session<'_>) -> Result<u8> {
             MediaVerb::Run(args) => back_up(args, session).await,
             MediaVerb::List(args) => list(args, session).await,
             MediaVerb::Restore(args) => restore(args, session).await,
+            MediaVerb::Prune(args) => prune(args, session).await,
         }
     })
 }
 
 async fn back_up(args: &MediaRunArgs, session: &Session<'_>) -> Result<u8> {
     let place = Place::of(&args.repo)?;
-    let mut store = Arc::clone(&place.store);
-    if let Some(limit) = args.limit {
-        store = Arc::new(Throttled::new(store, limit.saturating_mul(1000)));
-    }
+    let store = limited(Arc::clone(&place.store), args.limit);
     let dir = std::fs::canonicalize(&args.dir).map_err(on("open", &args.dir))?;
     let recipients = place.recipients(&args.recipient)?;
     let recipients = Recipients::parse(&recipients).map_err(|e| usage(e.to_string()))?;
@@ -114,13 +119,9 @@ async fn list(args: &MediaListArgs, session: &Session<'_>) -> Result<u8> {
 }
 
 async fn restore(args: &MediaRestoreArgs, session: &Session<'_>) -> Result<u8> {
-    let Place { store, url, .. } = Place::of(&args.repo)?;
-    let content = std::fs::read_to_string(&args.identity).map_err(on("read", &args.identity))?;
-    let identities = Identities::parse(&args.identity.display().to_string(), &content);
-    let identities = identities.map_err(|e| usage(e.to_string()))?;
-    let host = args.host_key.as_deref().map(str::parse).transpose();
-    let host = host.map_err(|e: CryptError| usage(e.to_string()))?;
-    let set = the_set(&*store, &url, args).await?;
+    let Place { store, url, .. } = Place::of(&args.read.repo)?;
+    let (identities, host) = keys(&args.read)?;
+    let set = the_set(&*store, &url, args.read.set.as_deref()).await?;
     let id = the_list(&*store, set, args).await?;
     let reader = Reader::new(&*store, set, &identities, host);
     let list = reader.list(&id).await.map_err(|e| explain(&e))?;
@@ -138,8 +139,42 @@ async fn restore(args: &MediaRestoreArgs, session: &Session<'_>) -> Result<u8> {
     Ok(OK)
 }
 
-async fn the_set(store: &dyn Store, url: &str, args: &MediaRestoreArgs) -> Result<ChainId> {
-    if let Some(text) = &args.set {
+async fn prune(args: &MediaPruneArgs, session: &Session<'_>) -> Result<u8> {
+    let Place { store, url, .. } = Place::of(&args.read.repo)?;
+    let (identities, host) = keys(&args.read)?;
+    let set = the_set(&*store, &url, args.read.set.as_deref()).await?;
+    let reader = Reader::new(&*store, set, &identities, host);
+    let now = jiff::Timestamp::now().as_millisecond();
+    let plan = reader.plan_prune(now, &policy(&args.retain)).await.map_err(|e| explain(&e))?;
+    if !session.output.is_json() {
+        session.output.line(plan.to_string());
+    }
+    if args.retain.apply {
+        plan.apply(&*store, &reader).await.map_err(|e| explain(&e))?;
+    }
+    if session.output.is_json() {
+        session.output.object(&json!({
+            "v": 1, "result": true, "applied": args.retain.apply, "set": set.to_string(),
+            "keep_lists": plan.keep.len(), "remove_lists": plan.remove.len(), "keep": plan.blobs,
+            "remove": plan.remove_blobs, "freed": plan.freed,
+        }));
+    } else if !args.retain.apply {
+        session.output.notice("nothing was removed: this is the plan; --apply carries it out");
+    }
+    Ok(OK)
+}
+
+/// Who reads, and whom they believe.
+fn keys(args: &MediaReadArgs) -> Result<(Identities, Option<HostKey>)> {
+    let content = std::fs::read_to_string(&args.identity).map_err(on("read", &args.identity))?;
+    let identities = Identities::parse(&args.identity.display().to_string(), &content);
+    let host = args.host_key.as_deref().map(str::parse).transpose();
+    let host = host.map_err(|e: CryptError| usage(e.to_string()))?;
+    Ok((identities.map_err(|e| usage(e.to_string()))?, host))
+}
+
+async fn the_set(store: &dyn Store, url: &str, set: Option<&str>) -> Result<ChainId> {
+    if let Some(text) = set {
         return text.parse().map_err(|_| usage(format!("{text:?} is no id of a set: 32 hex digits")));
     }
     match Reader::sets(store).await.map_err(|e| explain(&e))?.as_slice() {

@@ -17,7 +17,7 @@ use super::{
     place::{Place, database},
 };
 use crate::{
-    args::{PruneArgs, ReadArgs, RestoreFileArgs, RewrapArgs},
+    args::{PruneArgs, ReadArgs, RestoreFileArgs, RetainArgs, RewrapArgs},
     commands::Session,
     failures::{OK, Result, on, usage},
     when,
@@ -168,12 +168,7 @@ fn show(report: &ChainReport, session: &Session<'_>) {
 /// `backup prune`.
 pub(super) fn prune(args: &PruneArgs, session: &Session<'_>) -> Result<u8> {
     let place = Place::of(&args.repo)?;
-    let policy = retain::Policy {
-        all_hours: args.all_hours,
-        hourly_days: args.hourly_days,
-        daily_days: args.daily_days,
-        monthly_days: args.monthly_days,
-    };
+    let policy = policy(&args.retain);
     let all = match chain_of(args.chain.as_deref())? {
         Some(chain) => vec![chain],
         None => wait(chains(&*place.store))?.map_err(|error| failed(&error))?,
@@ -186,7 +181,7 @@ pub(super) fn prune(args: &PruneArgs, session: &Session<'_>) -> Result<u8> {
         if !session.output.is_json() {
             session.output.line(plan.to_string());
         }
-        if args.apply {
+        if args.retain.apply {
             wait(retain::apply(&*place.store, &plan, |_| {}))?.map_err(|error| failed(&error))?;
         }
         done.push(json!({
@@ -195,11 +190,17 @@ pub(super) fn prune(args: &PruneArgs, session: &Session<'_>) -> Result<u8> {
         }));
     }
     if session.output.is_json() {
-        session.output.object(&json!({"v": 1, "result": true, "applied": args.apply, "chains": done}));
-    } else if !args.apply {
+        session.output.object(&json!({"v": 1, "result": true, "applied": args.retain.apply, "chains": done}));
+    } else if !args.retain.apply {
         session.output.notice("nothing was removed: this is the plan; --apply carries it out");
     }
     Ok(OK)
+}
+
+/// What stays, as typed.
+pub(super) fn policy(args: &RetainArgs) -> retain::Policy {
+    let RetainArgs { all_hours, hourly_days, daily_days, monthly_days, .. } = *args;
+    retain::Policy { all_hours, hourly_days, daily_days, monthly_days }
 }
 
 /// `backup rewrap`.
