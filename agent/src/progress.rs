@@ -19,13 +19,16 @@ pub struct Channel {
     past: Mutex<VecDeque<Progress>>,
     progress: broadcast::Sender<Progress>,
     outcome: watch::Sender<Option<Outcome>>,
+    /// Closed when nobody is left who asked.
+    askers: watch::Sender<()>,
 }
 
 impl Channel {
     /// A command that begins.
     pub fn new() -> Arc<Self> {
         let past = Mutex::new(VecDeque::new());
-        Arc::new(Self { past, progress: broadcast::Sender::new(KEPT), outcome: watch::Sender::new(None) })
+        let (progress, outcome) = (broadcast::Sender::new(KEPT), watch::Sender::new(None));
+        Arc::new(Self { past, progress, outcome, askers: watch::Sender::new(()) })
     }
 
     /// Says that something happened.
@@ -54,19 +57,25 @@ impl Channel {
         self.progress.len()
     }
 
-    /// Ends when nobody listens any more.
+    /// Ends when nobody is left who asked; those who only overhear it do not count.
     pub async fn abandoned(&self) {
-        self.progress.closed().await;
+        self.askers.closed().await;
     }
 
-    /// Somebody who hears all of it from the beginning.
+    /// Somebody who asked, and hears all of it from the beginning.
     pub fn subscribe(&self) -> Subscription {
+        Subscription { _asker: Some(self.askers.subscribe()), ..self.overhear() }
+    }
+
+    /// Somebody who did not ask, and hears all of it from the beginning.
+    pub fn overhear(&self) -> Subscription {
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         Subscription {
             past: past.clone(),
             progress: self.progress.subscribe(),
             outcome: self.outcome.subscribe(),
             ended: false,
+            _asker: None,
         }
     }
 }
@@ -78,6 +87,7 @@ pub struct Subscription {
     progress: broadcast::Receiver<Progress>,
     outcome: watch::Receiver<Option<Outcome>>,
     ended: bool,
+    _asker: Option<watch::Receiver<()>>,
 }
 
 impl Subscription {
@@ -175,8 +185,9 @@ mod tests {
     #[tokio::test]
     async fn it_is_noticed_when_nobody_listens() {
         let channel = Channel::new();
-        let listener = channel.subscribe();
+        let (listener, witness) = (channel.subscribe(), channel.overhear());
         drop(listener);
         channel.abandoned().await;
+        drop(witness);
     }
 }

@@ -1,4 +1,4 @@
-"""Commands beside the app: what they print, how they end, and the terminal that they get."""
+"""Commands beside the app: what they print, how they end, and that nothing of them outlives who asked."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import pty
 import subprocess
 
 from flipside_testbed.blog import Blog
+from flipside_testbed.processes import alive, wait_for
 from flipside_testbed.salted import clean_environment
 
 SPEAKS = "import os, sys; print(os.environ['FLIPSIDE_RELEASE']); print('oh', file=sys.stderr); sys.exit(3)"
+# A child in a group of its own, as a shell's jobs are.
+LINGERS = """
+import os, time
+child = os.fork()
+if not child: os.setpgid(0, 0)
+else: print(os.getpid(), child, flush=True)
+time.sleep(3600)
+"""
 TERMINAL = "import os; print(*os.get_terminal_size(), os.ttyname(0) == os.ttyname(2), input('who? '))"
 
 
@@ -25,6 +34,15 @@ def test_output_errors_and_code_are_the_commands_own(blog: Blog) -> None:
     assert [one["verb"] for one in (first, second, third)] == ["run"] * 3
     assert (second["who"]["via"], third["who"]["via"], second["state"]) == ("salt", "cli", "failed")
     assert first["message"] == "django-admin check" and "python3 -c: it ended with code 3" in third["message"]
+
+
+def test_a_command_ends_with_all_its_children_when_its_client_is_killed(blog: Blog) -> None:
+    argv = [*blog.host.command(), "run", "blog", "--", "python3", "-c", LINGERS]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=clean_environment()) as client:
+        pids = [int(pid) for pid in client.stdout.readline().split()]
+        assert len(pids) == 2 and all(alive(pid) for pid in pids)
+        client.kill()
+    wait_for("the end of the command", lambda: not any(alive(pid) for pid in pids), 30)
 
 
 def test_a_command_has_a_terminal_of_the_users_size(blog: Blog) -> None:

@@ -101,7 +101,7 @@ impl Router {
         }
         let heard = channel.subscribe();
         if let Some(witness) = self.witness.get() {
-            witness.began(&who, &command, channel.subscribe());
+            witness.began(&who, &command, channel.overhear());
         }
         let router = Arc::clone(self);
         self.tasks.spawn(async move {

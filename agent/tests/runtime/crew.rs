@@ -62,6 +62,15 @@ fn runs(pid: u32) -> bool {
     proc::process(pid).is_some_and(|process| !process.ended)
 }
 
+/// Waits until they have ended: a kill takes its time.
+async fn gone(pids: &[u32]) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while pids.iter().any(|pid| runs(*pid)) {
+        assert!(Instant::now() < deadline, "of {pids:?} some still run");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn background_workers_run_restart_and_end_as_a_crew() {
     let Some(fixture) = Fixture::new() else { return };
@@ -102,7 +111,7 @@ async fn background_workers_run_restart_and_end_as_a_crew() {
     let refused = runtime.employ(paths, second.clone()).await.unwrap_err();
     assert!(refused.message.contains("dismiss them first"), "{}", refused.message);
     runtime.dismiss(paths, Runs::GoOn).await.unwrap();
-    assert!(!old.iter().any(|pid| runs(*pid)), "workers end with all that they started");
+    gone(&old).await;
     runtime.employ(paths, second).await.unwrap();
     let state =
         until(&fixture, |state| up(state) && fixture.log().matches(&format!("{two} blue")).count() == 2);
@@ -122,7 +131,7 @@ async fn background_workers_run_restart_and_end_as_a_crew() {
     .unwrap();
     runtime.hold(paths).await.unwrap();
     until(&fixture, |state| state.background.is_empty() && state.tag.is_none()).await;
-    assert!(!left.iter().any(|pid| runs(*pid)));
+    gone(&left).await;
     runtime.stop(paths).await.unwrap();
 }
 
@@ -203,7 +212,7 @@ async fn a_schedule_runs_when_it_is_due_and_never_twice_at_once() {
     let long = of(&state, "long").running.unwrap().pid.unwrap();
     assert!(runs(long) && state.schedule.iter().all(|timed| timed.next.is_none()));
     runtime.dismiss(paths, Runs::End).await.unwrap();
-    assert!(!runs(long));
+    gone(&[long]).await;
     let last = of(&runtime.crew(paths).await.unwrap(), "long").last.unwrap();
     assert_eq!(last.problem.as_deref(), Some("was ended by signal 15"));
     runtime.stop(paths).await.unwrap();

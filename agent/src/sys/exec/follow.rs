@@ -194,9 +194,11 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let (how, said) = ended("print('a'); print('b'); raise SystemExit(3)", None).await;
         assert_eq!((how.as_str(), said), ("ended with code 3", vec!["a".to_owned(), "b".to_owned()]));
-        let gentle = "import os, signal, sys, time\n\
-            signal.signal(15, lambda *_: (signal.signal(15, signal.SIG_DFL), os.write(1, b'well\\n')))\n\
-            print('up', flush=True)\nsignal.pause()\ntime.sleep(0.3)\nsys.exit(0)";
+        // A second TERM would end it at once.
+        let gentle = "import os, signal, sys, time\ntold = []\n\
+            signal.signal(15, lambda *_: (signal.signal(15, signal.SIG_DFL), told.append(1)))\n\
+            print('up', flush=True)\nwhile not told: time.sleep(0.01)\n\
+            print('well', flush=True)\ntime.sleep(0.3)\nsys.exit(0)";
         let (how, said) = ended(gentle, Some(hour)).await;
         assert_eq!((how.as_str(), said.last().unwrap().as_str()), ("ended with code 0", "well"));
         let deaf = "import signal, os, time\nsignal.signal(15, signal.SIG_IGN)\n\
