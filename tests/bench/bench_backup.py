@@ -79,8 +79,8 @@ def rows() -> list[Row]:
             same(subject.database, subject.file_in(out), table)
             shutil.rmtree(out)
         plain = decoded(root, database, follows["flipside"])
-        made = [*compared(figures)]
         seconds = figures["flipside"].seconds["restore"]
+        made = [*compared(figures)]
         made.append(
             row("restore", f"time{BUILD}", "s", [seconds], ("age -d | zstd -d", [plain]), most=1.2 * plain)
         )
