@@ -209,10 +209,11 @@ class Walk:
 
     @contextmanager
     def faulty(self, fault: str) -> Iterator[Callable[[subprocess.Popen[str]], bool]]:
-        """An agent with a fault; gives what tells whether it was met. A failure leaves a sound one behind."""
+        """An agent with a fault; gives what tells whether it was met. It leaves a sound one behind."""
         self.host.agent.kill()
         begun = self.log.stat().st_size
         self.host.start_agent(fault=fault)
+        faulty = self.host.agent.pid()
 
         def injected(asked: subprocess.Popen[str]) -> bool:
             if b"FaultInjected" in self.log.read_bytes()[begun:]:
@@ -223,10 +224,10 @@ class Walk:
 
         try:
             yield injected
-        except BaseException:
-            self.host.agent.kill()
-            self.host.start_agent()
-            raise
+        finally:
+            if self.host.agent.pid() in (faulty, None):
+                self.host.agent.kill()
+                self.host.start_agent()
 
     def _die_again(self, fault: str) -> None:
         pid = self._start_unseen(fault)
@@ -290,8 +291,8 @@ class Walk:
                     assert any(words in text for words in clear), said["error"]
                 settled = way.target if said["state"] == "deployed" else (before or "")
                 assert web.versions(self.host, "blog") == {settled}
-        # What could not be put on record is, before anything else is done.
-        assert self._cli("reload", "blog")["release"] == settled
+        # What could not be put on record is, by the next agent.
+        assert self._cli("reload", "blog", "--wait", "120")["release"] == settled
         history = self._cli("history", "blog", "-n", "2")["data"]
         assert [entry["state"] for entry in history] == ["ok", said["state"]], history
         self.holds(way, settled, load)
