@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def host(bed: Path) -> Iterator[Node]:
     """A node with the app, deployed by Salt with no master."""
     salt = tools.salt("3006")
-    one = Node(f"flipside-{bed.name}", places.Ports(bed).free(), [bed])
+    try:
+        one = Node(f"flipside-{bed.name}", places.Ports(bed).free(), [bed])
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"the engine here cannot run a node: {error}")
     try:
         one.copy(bed / "bin/flipside-agent", "/usr/local/bin/flipside-agent")
         one.write("/etc/salt/minion", _minion(bed))
