@@ -7,7 +7,7 @@ use std::{
 
 use flipside_agent::{
     runtime::{Account, Runtime},
-    sys::{proc, users},
+    sys::{atomic_write, proc, users},
 };
 use flipside_api::RuntimeKind;
 use nix::sys::signal::Signal;
@@ -137,4 +137,16 @@ async fn agent_and_holder_killed_together_leave_a_container_that_is_succeeded() 
     fixture.runtime.stop(&spec.paths).await.unwrap();
     assert!(fixture.runtime.observe(&spec.paths).await.unwrap().workers.is_empty());
     drop(load);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_ends_at_once_says_why() {
+    let Some(fixture) = Fixture::on(RuntimeKind::Docker) else { return };
+    let one = fixture.release("1.0");
+    fixture.flip(&one, "red");
+    let enter = &fixture.runtime.assets.enter;
+    atomic_write::write(enter, b"raise SystemExit('no way in')", 0o644, None).unwrap();
+    let failure = fixture.runtime.start(&fixture.spec, &one).await.unwrap_err();
+    assert!(failure.message.contains("ended at once: no way in"), "{failure:?}");
+    assert!(!fixture.socket().exists());
 }

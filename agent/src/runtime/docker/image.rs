@@ -37,7 +37,7 @@ use crate::{
 const NAME: &str = "flipside-runtime";
 
 /// Changes when what is made of the same packages changes.
-const RECIPE: &str = "1";
+const RECIPE: &str = "2";
 
 /// How long `dpkg-query` and the import may take on a busy disk.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -171,7 +171,8 @@ fn files(listed: &str) -> BTreeSet<PathBuf> {
         if path.extension().is_some_and(|extension| extension == "py") {
             files.extend(compiled(&path));
         }
-        files.insert(path);
+        // Every folder on the way, whatever packages list: engines make those that are missing, closed to all but root.
+        files.extend(path.ancestors().filter(|path| path.parent().is_some()).map(Path::to_owned));
     }
     files
 }
@@ -252,5 +253,26 @@ async fn forget_older(docker: &Docker, name: &str) {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         error.failure()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_folder_on_the_way_to_a_file_comes_along() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("usr/lib")).unwrap();
+        std::os::unix::fs::symlink("usr/lib", root.join("lib")).unwrap();
+        crate::sys::atomic_write::write(&root.join("usr/lib/ld.so"), b"", 0o755, None).unwrap();
+        let listed =
+            format!("{}\ndiverted by x\n{}\n", root.join("lib/ld.so").display(), root.join("gone").display());
+        let files = files(&listed);
+        for path in ["usr", "usr/lib", "usr/lib/ld.so"] {
+            assert!(files.contains(&root.join(path)), "{path}: {files:?}");
+        }
+        assert!(!files.contains(&root.join("gone")) && !files.contains(Path::new("/")), "{files:?}");
     }
 }

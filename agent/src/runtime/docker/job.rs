@@ -131,11 +131,8 @@ impl Job {
                 ..RestartPolicy::default()
             }),
             auto_remove: Some(true),
-            // Only what is said before the app's log is taken over.
-            log_config: Some(HostConfigLogConfig {
-                typ: Some("json-file".to_owned()),
-                config: Some(HashMap::from([("max-size".to_owned(), "1m".to_owned())])),
-            }),
+            // What is said before the app's log is taken over goes to whoever starts it, and no further.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             ..HostConfig::default()
         }
     }

@@ -15,14 +15,15 @@ use std::{
 
 use bollard::{
     Docker,
+    container::LogOutput,
     errors::Error,
     query_parameters::{
-        CreateContainerOptions, InspectContainerOptions, ListContainersOptions, LogsOptions,
+        AttachContainerOptions, CreateContainerOptions, InspectContainerOptions, ListContainersOptions,
         RemoveContainerOptions, StartContainerOptions,
     },
 };
 use flipside_api::Failure;
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -44,6 +45,9 @@ const RESTART: Duration = Duration::from_secs(60);
 
 /// How long the first process may take to ask for the listener.
 const ENTER: Duration = Duration::from_secs(30);
+
+/// How long a container that has ended may still be heard.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A container that was made so long ago and never started is somebody's who was killed.
 const ABANDONED_MS: i64 = 300_000;
@@ -143,38 +147,52 @@ async fn create(docker: &Docker, job: &Job) -> Result<String, Failure> {
 
 /// Starts the container and lets it have the listener.
 async fn enter(docker: &Docker, name: &str, door: &Door, listener: &OwnedFd) -> Result<(), String> {
-    let told = |error: super::engine::EngineError| error.failure().message;
+    let told = |what| move |error| refused(what)(error).failure().message;
+    // Before it runs: of a container that ends at once the engine keeps nothing.
+    let options = AttachContainerOptions {
+        stream: true,
+        stdout: true,
+        stderr: true,
+        ..AttachContainerOptions::default()
+    };
+    let attached = docker.attach_container(name, Some(options)).await;
+    let mut output = attached.map_err(told("attach to the app's container"))?.output;
     docker
         .start_container(name, None::<StartContainerOptions>)
         .await
-        .map_err(|error| told(refused("start the app's container")(error)))?;
-    let state = docker
-        .inspect_container(name, None::<InspectContainerOptions>)
-        .await
-        .map_err(|error| told(refused("show the app's container")(error)))?
-        .state;
-    let pid = state.and_then(|state| u32::try_from(state.pid?).ok()).filter(|pid| *pid > 0);
-    let Some((pid, process)) = pid.and_then(|pid| Some((pid, proc::process(pid)?))) else {
-        return Err(last_words(docker, name, "the container ended at once").await);
+        .map_err(told("start the app's container"))?;
+    let (pid, started, stream) = match admit(docker, name, door).await {
+        Ok(admitted) => admitted,
+        Err(why) => return Err(format!("{why}: {}", last_words(&mut output).await)),
     };
-    let runs = || proc::runs(pid, process.started);
+    // A holder that is gone hears nothing, and then nothing may run.
+    say(&Word::Runs { pid, started }).map_err(|error| format!("the holder is gone: {error}"))?;
+    hand_over(&stream, &[listener.as_raw_fd(), STANDARD_ERROR])
+        .map_err(|error| format!("cannot hand the listener over: {error}"))
+}
+
+/// Waits until the container's first process asks: its number, when it started, and where it asks.
+async fn admit(docker: &Docker, name: &str, door: &Door) -> Result<(u32, u64, UnixStream), String> {
+    const ENDED: &str = "the container ended at once";
+    let state = match docker.inspect_container(name, None::<InspectContainerOptions>).await {
+        // One that has ended is removed.
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Err(ENDED.to_owned()),
+        shown => shown.map_err(|error| refused("show the app's container")(error).failure().message)?.state,
+    };
+    let pid = state.and_then(|state| u32::try_from(state.pid?).ok()).filter(|pid| *pid > 0);
+    let (pid, process) = pid.and_then(|pid| Some((pid, proc::process(pid)?))).ok_or(ENDED)?;
     let ended = async {
-        while runs() {
+        while proc::runs(pid, process.started) {
             sleep(Duration::from_millis(50)).await;
         }
     };
-    let stream = tokio::select! {
-        admitted = timeout(ENTER, door.admit(pid)) => match admitted {
-            Ok(stream) => stream.map_err(|error| format!("cannot hand the listener over: {error}"))?,
-            Err(_) => return Err(last_words(docker, name, "the container does not ask for its listener").await),
-        },
-        () = ended => return Err(last_words(docker, name, "the container ended at once").await),
-    };
-    // A holder that is gone hears nothing, and then nothing may run.
-    say(&Word::Runs { pid, started: process.started })
-        .map_err(|error| format!("the holder is gone: {error}"))?;
-    hand_over(&stream, &[listener.as_raw_fd(), STANDARD_ERROR])
-        .map_err(|error| format!("cannot hand the listener over: {error}"))
+    tokio::select! {
+        admitted = timeout(ENTER, door.admit(pid)) => {
+            let stream = admitted.map_err(|_| "the container does not ask for its listener")?;
+            Ok((pid, process.started, stream.map_err(|error| format!("the container's door failed: {error}"))?))
+        }
+        () = ended => Err(ENDED.to_owned()),
+    }
 }
 
 fn hand_over(stream: &UnixStream, descriptors: &[RawFd]) -> nix::Result<()> {
@@ -189,16 +207,13 @@ fn hand_over(stream: &UnixStream, descriptors: &[RawFd]) -> nix::Result<()> {
     .map(drop)
 }
 
-/// What went wrong, with what the container said of it.
-async fn last_words(docker: &Docker, name: &str, what: &str) -> String {
-    let options = LogsOptions { stdout: true, stderr: true, tail: "20".to_owned(), ..LogsOptions::default() };
-    let mut lines = docker.logs(name, Some(options));
+/// The last that the container said.
+async fn last_words(output: &mut (impl Stream<Item = Result<LogOutput, Error>> + Unpin)) -> String {
     let mut said = String::new();
-    while let Ok(Some(Ok(line))) = timeout(Duration::from_secs(2), lines.next()).await {
+    while let Ok(Some(Ok(line))) = timeout(LAST_WORDS, output.next()).await {
         said.push_str(&line.to_string());
     }
-    let last = said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it said nothing");
-    format!("{what}: {last}")
+    said.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it said nothing").to_owned()
 }
 
 /// Removes what starters that were killed have made and not started.
