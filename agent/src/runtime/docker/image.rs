@@ -22,7 +22,7 @@ use flipside_api::{Code, Failure};
 use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, sync::Mutex};
 
 use super::{
     engine::{EngineError, refused},
@@ -82,6 +82,12 @@ pub(super) async fn ensure(docker: &Docker, recipe: &Recipe) -> Result<Image, Fa
     })?;
     let tag = tag(&python, &taken);
     let name = format!("{NAME}:{tag}");
+    if docker.inspect_image(&name).await.is_ok() {
+        return Ok(Image { name, made: String::new() });
+    }
+    // Two of the same at once would leave one without a name.
+    static MAKING: Mutex<()> = Mutex::const_new(());
+    let _making = MAKING.lock().await;
     if docker.inspect_image(&name).await.is_ok() {
         return Ok(Image { name, made: String::new() });
     }
