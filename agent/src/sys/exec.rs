@@ -32,7 +32,7 @@ mod serve;
 mod tests;
 
 pub use attached::{Streams, attached};
-pub use follow::{Followed, Tell, Until, ending, follow, retire, see_off};
+pub use follow::{Followed, Until, ending, follow, retire};
 pub use serve::{LISTENER, converse, detach, serve};
 
 /// Where one line is cut when it does not end.

@@ -22,29 +22,20 @@ use crate::sys::proc;
 /// When a program has to end: nothing as long as it may run.
 pub type Until = watch::Receiver<Option<Instant>>;
 
-/// How a program is told to end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tell {
-    /// With one TERM: a second one often means that the first was not meant gently.
-    Once,
-    /// Again after so long, for those that lose it while they start.
-    Every(Duration),
-}
-
 /// Has what listens end within `within`. A second word may only bring the end nearer.
 pub fn retire(until: &watch::Sender<Option<Instant>>, within: Duration) {
     let at = Instant::now() + within;
     until.send_modify(|until| *until = Some(until.map_or(at, |before| before.min(at))));
 }
 
-/// Waits for the end of `child`, or brings it about: by TERM once `until` has a time, by force when that has come.
-/// What it leaves behind in its group is killed.
+/// Waits for the end of `child`, or brings it about: by one TERM once `until` has a time (a second one often means
+/// that the first was not meant gently), by force when that has come. What it leaves behind in its group is killed.
 ///
 /// # Errors
 /// When it cannot be waited for.
-pub async fn see_off(child: &mut Child, until: &mut Until, tell: Tell) -> io::Result<ExitStatus> {
+async fn see_off(child: &mut Child, until: &mut Until) -> io::Result<ExitStatus> {
     let Some(pid) = child.id() else { return child.wait().await };
-    let mut ask = Instant::now();
+    let mut asked = false;
     let status = loop {
         let Some(at) = *until.borrow_and_update() else {
             tokio::select! {
@@ -53,20 +44,16 @@ pub async fn see_off(child: &mut Child, until: &mut Until, tell: Tell) -> io::Re
             }
             continue;
         };
-        let now = Instant::now();
-        if now >= at {
+        if Instant::now() >= at {
             proc::kill_group(pid);
             break child.wait().await;
         }
-        if now >= ask {
+        if !asked {
             proc::signal(pid, Signal::SIGTERM);
-            ask = match tell {
-                Tell::Once => at,
-                Tell::Every(pause) => now + pause,
-            };
+            asked = true;
         }
         tokio::select! {
-            ended = timeout_at(at.min(ask), child.wait()) => if let Ok(status) = ended { break status },
+            ended = timeout_at(at, child.wait()) => if let Ok(status) = ended { break status },
             // The time may have come nearer.
             () = told(until) => {}
         }
@@ -113,7 +100,7 @@ impl Followed {
         self.child.id()
     }
 
-    /// Follows it to its end, or brings that about as [`see_off`] does; `on_line` hears each line of its output.
+    /// Follows it to its end, or brings that about: by one TERM at first, by force when `until` has come; `on_line` hears each line of its output.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -123,7 +110,7 @@ impl Followed {
         on_line: &mut (dyn FnMut(&str) + Send),
     ) -> io::Result<ExitStatus> {
         let (mut lines, mut chunk) = (Lines::default(), vec![0; 16 << 10]);
-        let ended = see_off(&mut self.child, until, Tell::Once);
+        let ended = see_off(&mut self.child, until);
         tokio::pin!(ended);
         let (mut status, mut silence) = (None, None);
         loop {
