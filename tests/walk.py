@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
-from flipside_testbed import places
+from flipside_testbed import places, tools
 from flipside_testbed.blog import Blog
 from flipside_testbed.host import Host
 from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, remove_everything
@@ -124,6 +124,7 @@ def main() -> int:
     parser.add_argument("--twice", action="store_true", help="kill the agent that ends it, too")
     parser.add_argument("ways", nargs="*", help="such as hot, held, first; all when none is named")
     args = parser.parse_args()
+    tools.debian_packages()
     root = places.testbed_root("walk")
     remove_everything(root)
     platform = Platform(root)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bench.rows import keep, show
+from flipside_testbed import tools
 from flipside_testbed.places import CHECKOUT
 
 
@@ -18,10 +19,15 @@ def main() -> int:
     if unknown:
         print(f"no bench {', '.join(unknown)}; there are {', '.join(names)}", file=sys.stderr)
         return 2
-    for name in wanted:
-        rows = importlib.import_module(f"bench.bench_{name}").rows()
-        keep(name, rows, CHECKOUT / "target/bench")
-        print(f"\n{name}\n{show(rows)}", flush=True)
+    try:
+        tools.debian_packages()
+        for name in wanted:
+            rows = importlib.import_module(f"bench.bench_{name}").rows()
+            keep(name, rows, CHECKOUT / "target/bench")
+            print(f"\n{name}\n{show(rows)}", flush=True)
+    except tools.Missing as missing:
+        print(missing, file=sys.stderr)
+        return 1
     return 0
 
 
