@@ -39,6 +39,9 @@ def up(args: argparse.Namespace) -> int:
             for url in urls(platform):
                 print(f"  {url}")
     finally:
+        if not report.ok:
+            shutil.copytree(platform.salted.logs, FOLDER / "log", dirs_exist_ok=True)
+            print(f"what everything logged is kept in {FOLDER}/log")
         if not args.keep:
             platform.down()
     print("all that was claimed held" if report.ok else "something did not hold: see the lines marked FAIL")

@@ -18,10 +18,32 @@ use tokio::{
 
 /// The answer to a GET of `path`.
 pub(crate) async fn get(socket: &Path, path: &str) -> std::io::Result<String> {
+    answer(begin(socket, "GET", path, 0).await?).await
+}
+
+/// The answer to a POST whose body comes in so many pieces, with a pause after each.
+pub(crate) async fn post_slowly(socket: &Path, pieces: usize, pause: Duration) -> std::io::Result<String> {
+    let piece = [b'x'; 1000];
+    let mut stream = begin(socket, "POST", "/", pieces * piece.len()).await?;
+    for _ in 0..pieces {
+        stream.write_all(&piece).await?;
+        tokio::time::sleep(pause).await;
+    }
+    answer(stream).await
+}
+
+async fn answer(mut stream: UnixStream) -> std::io::Result<String> {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+async fn begin(socket: &Path, method: &str, path: &str, length: usize) -> std::io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
     let mut vars = Vec::new();
     for (name, value) in [
-        ("REQUEST_METHOD", "GET"),
+        ("REQUEST_METHOD", method),
+        ("CONTENT_LENGTH", &length.to_string()),
         ("PATH_INFO", path),
         ("QUERY_STRING", ""),
         ("REQUEST_URI", path),
@@ -38,9 +60,7 @@ pub(crate) async fn get(socket: &Path, path: &str) -> std::io::Result<String> {
     let [low, high] = u16::try_from(vars.len()).unwrap().to_le_bytes();
     stream.write_all(&[0, low, high, 0]).await?;
     stream.write_all(&vars).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
+    Ok(stream)
 }
 
 /// The body of a good answer: release, worker and colour.

@@ -32,4 +32,5 @@ mod crew;
 mod fixture;
 mod hostile;
 mod kills;
+mod requests;
 mod switching;

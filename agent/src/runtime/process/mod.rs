@@ -43,6 +43,8 @@ use crate::{
 
 /// How long an instance may take to end gently.
 const GENTLY: Duration = Duration::from_secs(MERCY_SECONDS + 5);
+/// The same for one that served nobody when it was looked at: it may have begun to meanwhile.
+const BRIEFLY: Duration = Duration::from_secs(2);
 
 /// Runs apps as processes.
 #[derive(Debug, Clone)]
@@ -212,10 +214,8 @@ impl ProcessRuntime {
         let seen = workers(&spec.paths, instance).await;
         let old: HashSet<u32> = seen.iter().map(Seen::pid).collect();
         // A chain that got stuck on one of these waits for it for ever, and no other can begin meanwhile.
-        for stuck in seen.iter().filter(|seen| seen.is_idle_start()) {
-            tracing::info!(app = %spec.paths.app, pid = stuck.pid(), "StuckWorkerKilled");
-            proc::signal(stuck.pid(), Signal::SIGKILL);
-        }
+        let stuck = seen.iter().filter(|seen| seen.is_idle_start()).map(Seen::pid).collect();
+        kill_stuck(&spec.paths, instance, &stuck).await;
         match client::ask(spec.paths.run(), &Ask::Reload { name: instance.name.clone() }).await {
             // Between two starts: all its workers will be new.
             Ok(_) | Err(ClientError::Refused(_)) => {}
@@ -237,7 +237,7 @@ impl ProcessRuntime {
             let seen = workers(paths, other).await;
             // One that serves nobody, as a deploy that was cut short leaves behind, need not be waited for.
             let idle = seen.iter().all(Seen::is_idle_start);
-            let within = if idle { Duration::ZERO } else { GENTLY };
+            let within = if idle { BRIEFLY } else { GENTLY };
             house::retire(paths, std::slice::from_ref(&other.name), within).await?;
         }
         Ok(())
@@ -318,7 +318,6 @@ impl ProcessRuntime {
             stats: &files.stats,
             workers: spec.workers,
             threads: spec.threads,
-            request_timeout: spec.request_timeout,
             backlog: ini::backlog(),
         })
     }
@@ -332,6 +331,7 @@ impl ProcessRuntime {
             ("FLIPSIDE_HOME".to_owned(), spec.paths.home().display().to_string()),
             ("FLIPSIDE_NOTES".to_owned(), notes.display().to_string()),
             ("FLIPSIDE_RELEASE_HEADER".to_owned(), u8::from(spec.release_header).to_string()),
+            ("FLIPSIDE_REQUEST_TIMEOUT".to_owned(), spec.request_timeout.to_string()),
         ])
     }
 }
@@ -343,6 +343,22 @@ fn goal<'a>(spec: &'a InstanceSpec, release: &'a ReleaseId, name: &'a str, worke
 
 fn names(state: &HolderState) -> Vec<String> {
     state.instances.iter().map(|instance| instance.name.clone()).collect()
+}
+
+/// Kills those of the workers `stuck` that serve nobody for certain: each is halted before it is looked at again,
+/// or it could take a request just before it is killed.
+async fn kill_stuck(paths: &AppPaths, instance: &Instance, stuck: &HashSet<u32>) {
+    if stuck.is_empty() {
+        return;
+    }
+    stuck.iter().for_each(|pid| proc::signal(*pid, Signal::SIGSTOP));
+    for seen in workers(paths, instance).await.iter().filter(|seen| stuck.contains(&seen.pid())) {
+        if seen.is_idle_start() {
+            tracing::info!(app = %paths.app, pid = seen.pid(), "StuckWorkerKilled");
+            proc::signal(seen.pid(), Signal::SIGKILL);
+        }
+    }
+    stuck.iter().for_each(|pid| proc::signal(*pid, Signal::SIGCONT));
 }
 
 /// Ends what a killed holder left behind, once new requests come to its successor.

@@ -11,11 +11,13 @@ import importlib
 import operator
 import os
 import shlex
+import signal
 import site
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +26,8 @@ PAIR_SECONDS = 3.0
 # uWSGI respawns a worker at once; a release that cannot be imported must not make it spin.
 REST_SECONDS = 1.0
 CANNOT_LOAD = 77
+# The other requests of a worker that is ended for one that hangs may take so long.
+OTHERS_SECONDS = 5.0
 
 
 def read_env(path: Path) -> dict[str, str]:
@@ -91,6 +95,84 @@ def with_release(application: Callable[..., Any], release: str) -> Callable[...,
     return wrapped
 
 
+class Parts:
+    """An answer's body on its way; `end` is called when it is sent or given up."""
+
+    def __init__(self, parts: Iterable[bytes], end: Callable[[], None]) -> None:
+        self._parts, self._iterator, self._end = parts, iter(parts), end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """uWSGI calls it in any case."""
+        try:
+            if hasattr(self._parts, "close"):
+                self._parts.close()
+        finally:
+            self._end()
+
+
+class Watch:
+    """Ends the worker when a request takes longer than it may.
+
+    In place of uWSGI's harakiri, which has one deadline for all threads of a worker: whichever request ends
+    clears it for the others, and one that is still sent its body adds to what was cleared. The sum lies in
+    1970, and a worker that did no wrong is killed with all that it has in hand.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._begun: dict[int, tuple[float, str]] = {}
+
+    def over(self, application: Callable[..., Any]) -> Callable[..., Any]:
+        """The same application, watched."""
+
+        def watched(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            thread, what = threading.get_ident(), (environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
+            self._begun[thread] = (time.monotonic(), f"{what[0]} {what[1]!a:.200}")
+
+            def end() -> None:
+                self._begun.pop(thread, None)
+
+            try:
+                parts = application(environ, start_response)
+            except BaseException:
+                end()
+                raise
+            if hasattr(parts, "read"):  # A file, which uWSGI sends by itself when it gets it as it is.
+                end()
+                return parts
+            return Parts(parts, end)
+
+        threading.Thread(target=self._run, name="flipside-watch", daemon=True).start()
+        return watched
+
+    def _late(self) -> list[int]:
+        limit = time.monotonic() - self._seconds
+        return [thread for thread, (begun, _) in list(self._begun.items()) if begun < limit]
+
+    def _run(self) -> None:
+        while not (late := self._late()):
+            time.sleep(min(1.0, self._seconds / 4))
+        frames = sys._current_frames()
+        for thread in late:
+            _, what = self._begun.get(thread, (0, "a request"))
+            print(f"{what} takes over {self._seconds:g} s (request_timeout): its worker is ended", flush=True)
+            traceback.print_stack(frames.get(thread))
+        sys.stderr.flush()
+        # Takes no more from now on, and ends by itself once all that it has in hand is done.
+        os.kill(os.getpid(), signal.SIGHUP)
+        until = time.monotonic() + OTHERS_SECONDS
+        time.sleep(0.25)  # What it has taken already gets here.
+        while set(self._begun) - set(late) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def tell(folder: Path, release: str) -> None:
     """Leaves word of what this worker serves, and removes that of workers long gone."""
     folder.mkdir(mode=0o750, exist_ok=True)
@@ -117,6 +199,7 @@ def load() -> Callable[..., Any]:
     try:
         home, notes = Path(os.environ["FLIPSIDE_HOME"]), Path(os.environ["FLIPSIDE_NOTES"])
         named = os.environ["FLIPSIDE_RELEASE_HEADER"] == "1"
+        limit = int(os.environ.get("FLIPSIDE_REQUEST_TIMEOUT", "0"))
         release, env = current(home)
         os.environ.clear()
         os.environ.update(env)
@@ -127,6 +210,8 @@ def load() -> Callable[..., Any]:
         tell(notes, release.name)
     except BaseException:  # SystemExit too: whatever stops the import stops the worker
         give_up()
+    if limit:
+        application = Watch(limit).over(application)
     return with_release(application, release.name) if named else application
 
 

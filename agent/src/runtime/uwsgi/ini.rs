@@ -22,8 +22,6 @@ pub struct Options<'a> {
     pub workers: u16,
     /// Threads in each.
     pub threads: u16,
-    /// Seconds after which a request is given up; 0 is never.
-    pub request_timeout: u32,
     /// How many connections may wait: at most what the kernel allows, or uWSGI refuses to start.
     pub backlog: u32,
 }
@@ -43,7 +41,7 @@ pub fn render(options: &Options<'_>) -> Result<String, IniError> {
     let path = |path: &Path| sound(&path.display().to_string());
     // One thread would lose requests: a worker that is told to end between accepting and reading drops one.
     let threads = options.threads.max(2);
-    let mut lines = vec![
+    let lines = [
         ("strict", "true".to_owned()),
         ("master", "true".to_owned()),
         ("lazy-apps", "true".to_owned()),
@@ -69,9 +67,6 @@ pub fn render(options: &Options<'_>) -> Result<String, IniError> {
         ("buffer-size", "32768".to_owned()),
         ("post-buffering", "65536".to_owned()),
     ];
-    if options.request_timeout > 0 {
-        lines.push(("harakiri", options.request_timeout.to_string()));
-    }
     let body: String = lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
     Ok(format!("[uwsgi]\n{body}"))
 }
@@ -105,7 +100,6 @@ mod tests {
             stats: Path::new("/r/w/i-1.stats"),
             workers: 3,
             threads: 1,
-            request_timeout: 60,
             backlog: 1024,
         }
     }
@@ -119,15 +113,15 @@ mod tests {
             "threads = 2",
             "processes = 3",
             "lazy-apps = true",
-            "harakiri = 60",
             "listen = 1024",
             "chdir = /srv/blog/data",
         ] {
             assert!(lines.contains(&line), "{line}");
         }
-        assert!(!ini.contains("need-app") && !ini.contains("vacuum") && !ini.contains("memory-report"));
-        let for_ever = Options { request_timeout: 0, ..options(Path::new("/srv")) };
-        assert!(!render(&for_ever).unwrap().contains("harakiri"));
+        // The loader sees to requests that hang: with threads, harakiri kills workers that did no wrong.
+        for never in ["need-app", "vacuum", "memory-report", "harakiri"] {
+            assert!(!ini.contains(never), "{never}");
+        }
     }
 
     #[test]
