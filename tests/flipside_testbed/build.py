@@ -24,7 +24,8 @@ def binaries(into: Path, faults: bool = False, release: bool = False) -> None:
         raise Missing(
             "cargo is not on the PATH: install Rust from https://rustup.rs (Debian's own is too old)"
         )
-    features = ["--features", "flipside-agent/faults"] if faults else []
+    # As the Rust tests are built: their dependencies have features that the programs' own lack.
+    features = ["--tests", "--features", "flipside-agent/faults"] if faults else []
     profile = ["--release"] if release else []
     argv = ["cargo", "build", "--workspace", "--bins", "--locked", *profile, *features]
     done = subprocess.run(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, check=False)
