@@ -43,10 +43,13 @@ class Post(models.Model):
 class Old(models.Model):
     pass
 """
-# Each operation of the second migration, and whether it is destructive.
+# Each operation of the second migration, and whether it is destructive, or breaking where it is not.
 OPERATIONS = [
     ('migrations.AddField("Post", "more", models.TextField(null=True))', False),
+    ('migrations.AddField("Post", "must", models.TextField(default="x"))', None),
+    ('migrations.AddField("Post", "many", models.ManyToManyField("shop.Old"))', False),
     ('migrations.CreateModel("New", [("id", models.AutoField(primary_key=True))])', False),
+    ('migrations.AddField("New", "must", models.TextField(default="x"))', False),
     ('migrations.AlterField("Post", "title", models.CharField(max_length=20))', True),
     ('migrations.RemoveField("Post", "mood")', True),
     ('migrations.RenameField("Post", "title", "headline")', True),
@@ -136,7 +139,9 @@ def test_every_operation_is_classed_and_nothing_is_written(tmp_path: Path, versi
     project.manage("migrate")
     with sqlite3.connect(project.folder / "legacy.sqlite3") as legacy:
         legacy.execute("CREATE TABLE theirs (x)")
-    operations = ", ".join([*(text for text, _ in OPERATIONS), NESTED])
+    given = ('migrations.AddField("Post", "given", models.TextField(db_default="x"))', False)
+    listed = [*OPERATIONS, *([given] if version == "5.2" else [])]
+    operations = ", ".join([*(text for text, _ in listed), NESTED])
     project.write("shop/migrations/0002_all.py", SECOND.replace("{}", operations, 1))
     before = {path.name: path.read_bytes() for path in project.folder.glob("*.sqlite3")}
 
@@ -145,9 +150,11 @@ def test_every_operation_is_classed_and_nothing_is_written(tmp_path: Path, versi
     assert schema["databases"] == [{"alias": "default", "empty": False}]
     (pending,) = schema["pending"]
     assert (pending["database"], pending["app"], pending["name"]) == ("default", "shop", "0002_all")
-    classed = [(one["kind"], one["destructive"]) for one in pending["operations"]]
-    kinds = [text.split("(")[0].removeprefix("migrations.") for text, _ in OPERATIONS]
-    expected = list(zip(kinds, (is_it for _, is_it in OPERATIONS), strict=True))
+    classed = [
+        (one["kind"], None if one["breaking"] else one["destructive"]) for one in pending["operations"]
+    ]
+    kinds = [text.split("(")[0].removeprefix("migrations.") for text, _ in listed]
+    expected = list(zip(kinds, (is_it for _, is_it in listed), strict=True))
     assert classed == [*expected, ("RunSQL", True)]
     subjects = {one["kind"]: one["subject"] for one in pending["operations"]}
     assert subjects["RenameField"] == "Post.title -> headline"

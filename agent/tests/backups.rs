@@ -313,7 +313,7 @@ async fn a_restore_whose_agent_was_killed_between_two_databases_is_finished() {
     );
     bed.own(&aside);
     bed.runtime.0.lock().unwrap().serves = None;
-    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid9".into()) };
+    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid9".into()), ..Who::default() };
     let begin = Begin {
         id: "2".into(),
         app: "blog".parse().unwrap(),

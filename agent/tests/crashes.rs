@@ -97,7 +97,7 @@ async fn who_asks_again_gets_the_outcome_of_the_dead() {
     dies_at(&agent, ask(&spec(&json!({})), &one), "switch", "started").await;
     let next = bed.again(&agent);
     next.router.resume().await.unwrap();
-    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()) };
+    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()), ..Who::default() };
     let again = Command::Deploy(Box::new(deploy(spec(&json!({})), &one)));
     let (_, outcome) = next.ask(who, again).await;
     assert_eq!(outcome.state, State::RolledBack);

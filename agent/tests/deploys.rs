@@ -103,6 +103,31 @@ async fn a_release_is_deployed_upgraded_and_rolled_back() {
 }
 
 #[tokio::test]
+async fn a_stale_vhost_keeps_a_deploy_out_and_no_way_back() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let record = agent.paths().home().join("vhost");
+    std::fs::create_dir_all(agent.paths().home()).unwrap();
+    put(&record, b"1234");
+    let spec = spec(&json!({ "vhost": "1234" }));
+    let [one, two] = ["1.0", "2.0"].map(|version| package(&agent.folder, version, GOOD));
+    for package in [&one, &two] {
+        is(&agent.end(Command::Deploy(Box::new(deploy(spec.clone(), package)))).await, State::Deployed);
+    }
+    put(&record, b"5678");
+    let refused = agent.end(Command::Deploy(Box::new(deploy(spec, &one)))).await;
+    assert_eq!((refused.state, refused.error.unwrap().code), (State::Refused, Code::Gate));
+    let back = agent.end(Command::Rollback(rollback())).await;
+    is(&back, State::Deployed);
+    let env = Some([("A".to_owned(), "b".to_owned())].into());
+    let env = agent.end(Command::Env { app: blog(), env, wait: 0 }).await;
+    is(&env, State::Deployed);
+    for said in [back, env] {
+        assert!(said.comment.contains("was made from other options than these: apply it"), "{said:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_plan_changes_nothing() {
     let bed = Bed::new(OK).await;
     let agent = bed.agent();
@@ -255,7 +280,7 @@ async fn the_same_id_is_the_same_deploy() {
     let bed = Bed::new(OK).await;
     let agent = bed.agent();
     let one = package(&agent.folder, "1.0", GOOD);
-    let who = || Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()) };
+    let who = || Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()), ..Who::default() };
     let command = || Command::Deploy(Box::new(deploy(spec(&json!({})), &one)));
     let ((_, a), (_, b)) = tokio::join!(agent.ask(who(), command()), agent.ask(who(), command()));
     assert_eq!((a.id.clone(), a.state), (b.id, State::Deployed));

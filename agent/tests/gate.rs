@@ -44,6 +44,8 @@ until = time.monotonic() + float(os.environ['HOLD'])
 while time.monotonic() < until and not os.path.exists(page):
     time.sleep(0.02)
 open('page', 'w').write(str(os.path.exists(page)))
+if 'BROKEN' in os.environ:
+    raise SystemExit('it does not work')
 ";
 
 /// Says what the file beside the databases says, and nothing where there is none.
@@ -56,9 +58,11 @@ def look(named=()):
     return told
 ";
 
-fn migration(destructive: bool) -> Value {
+/// The one that waits, as something that it does not need to be: "destructive", "breaking" or "harmless".
+fn migration(effect: &str) -> Value {
     json!({ "database": "default", "app": "blog", "name": "0002_headline", "operations": [
-        { "kind": "RenameField", "subject": "Post.title -> headline", "destructive": destructive } ] })
+        { "kind": "RenameField", "subject": "Post.title -> headline",
+          "destructive": effect == "destructive", "breaking": effect == "breaking" } ] })
 }
 
 struct Shop {
@@ -87,8 +91,8 @@ impl Shop {
         Self { _bed: bed, agent, two }
     }
 
-    fn says(&self, destructive: bool) {
-        let told = json!({ "databases": [{ "alias": "default", "empty": false }], "pending": [migration(destructive)],
+    fn says(&self, effect: &str) {
+        let told = json!({ "databases": [{ "alias": "default", "empty": false }], "pending": [migration(effect)],
             "unknown": [], "described": [] });
         put(&self.agent.paths().data().join("says.json"), told.to_string().as_bytes());
     }
@@ -119,7 +123,7 @@ fn titles(path: &Path) -> Vec<String> {
 #[tokio::test]
 async fn a_destructive_migration_is_refused_before_anything_is_touched() {
     let shop = Shop::new().await;
-    shop.says(true);
+    shop.says("destructive");
     let before = picture(&shop.agent);
     let refused = shop.deploys(&[]).await;
     let error = refused.error.clone().unwrap();
@@ -141,7 +145,7 @@ async fn a_destructive_migration_is_refused_before_anything_is_touched() {
 #[tokio::test]
 async fn allowed_it_is_held_and_the_rest_is_hot() {
     let shop = Shop::new().await;
-    shop.says(true);
+    shop.says("destructive");
     let done = shop.agent.end(Command::Deploy(Box::new(shop.asked(&["destructive"], "20")))).await;
     assert_eq!(done.state, State::Deployed, "{:?}", done.error);
     assert!(names(&done).contains("preflight schema hold migrate switch"), "{}", names(&done));
@@ -152,18 +156,48 @@ async fn allowed_it_is_held_and_the_rest_is_hot() {
     assert_eq!((page.as_str(), shop.agent.paths().maintenance().exists()), ("True", false));
 
     let hot = Shop::new().await;
-    hot.says(false);
+    hot.says("harmless");
     let done = hot.deploys(&["destructive"]).await;
     assert_eq!(done.state, State::Deployed, "{:?}", done.error);
     assert_eq!(hot.agent.calls(), ["reload"]);
-    let hold = done.steps.iter().find(|step| step.name == "hold").unwrap();
-    assert!(hold.message.contains("not needed"), "{hold:?}");
+    assert!(!names(&done).contains("hold"), "{}", names(&done));
+}
+
+#[tokio::test]
+async fn what_the_old_code_cannot_write_with_is_held_and_needs_no_leave() {
+    let shop = Shop::new().await;
+    shop.says("breaking");
+    let done = shop.deploys(&[]).await;
+    assert_eq!(
+        (done.state, shop.agent.calls().join(" ").as_str()),
+        (State::Deployed, "hold start"),
+        "{done:?}"
+    );
+    let gate = done.steps.iter().find(|step| step.name == "schema").unwrap();
+    assert!(names(&done).contains("preflight schema hold migrate switch"), "{}", names(&done));
+    assert!(gate.message.contains("the old code cannot write with: blog.0002_headline"), "{gate:?}");
+}
+
+#[tokio::test]
+async fn what_was_written_between_the_mark_and_the_hold_is_not_lost_by_a_failure() {
+    let shop = Shop::new().await;
+    shop.says("destructive");
+    let mut asked = shop.asked(&["destructive"], "0");
+    let late = "import sqlite3; db = sqlite3.connect('db.sqlite3'); \
+                db.execute(\"insert into post values ('late')\"); db.commit()";
+    let hooks = json!({ "check": [["python3", "-c", late]], "migrate": [["python3", "-c", MIGRATE]] });
+    asked.spec.hooks = serde_json::from_value(hooks).unwrap();
+    asked.spec.env.insert("BROKEN".into(), "1".into());
+    let failed = shop.agent.end(Command::Deploy(Box::new(asked))).await;
+    assert_eq!(failed.state, State::RolledBack, "{failed:?}");
+    assert!(failed.error.unwrap().log.concat().contains("it does not work"));
+    assert_eq!(shop.titles(), ["title", "kept", "late"]);
 }
 
 #[tokio::test]
 async fn wherever_it_is_cut_the_databases_and_the_old_release_are_back() {
     let shop = Shop::new().await;
-    shop.says(true);
+    shop.says("destructive");
     let (before, mut agent) = (picture(&shop.agent), shop._bed.again(&shop.agent));
     for (step, event) in [
         ("schema", "started"),
@@ -189,18 +223,18 @@ async fn wherever_it_is_cut_the_databases_and_the_old_release_are_back() {
 #[tokio::test]
 async fn a_plan_and_a_rollback_say_what_the_schema_implies() {
     let shop = Shop::new().await;
-    shop.says(true);
+    shop.says("destructive");
     let plan = |test| Command::Deploy(Box::new(Deploy { test, ..shop.asked(&["destructive"], "0") }));
     let untold = shop.agent.end(plan(true)).await.data.unwrap()["migrations"].clone();
     assert!(untold["unknown_why"].as_str().unwrap().contains("once the release is installed"), "{untold}");
     assert_eq!(shop.agent.end(plan(false)).await.state, State::Deployed);
 
-    let told = json!({ "databases": [], "pending": [], "described": [migration(true)],
+    let told = json!({ "databases": [], "pending": [], "described": [migration("destructive")],
         "unknown": [{ "database": "default", "app": "blog", "name": "0002_headline" }] });
     put(&shop.agent.paths().data().join("says.json"), told.to_string().as_bytes());
     let planned = shop.agent.end(Command::Rollback(Rollback { test: true, ..rollback() })).await;
     let data = planned.data.unwrap();
-    assert_eq!(data["migrations"]["unknown"], json!([migration(true)]));
+    assert_eq!(data["migrations"]["unknown"], json!([migration("destructive")]));
     assert!(
         planned.comment.contains("does not know: blog.0002_headline: RenameField"),
         "{}",

@@ -103,7 +103,7 @@ def _app(name, said):
 
 
 def _migrations(data):
-    """The migrations of a plan, each with its operations, and a mark at what is destructive."""
+    """The migrations of a plan, each with its operations, and a mark at what is not harmless."""
     told = data.get("migrations") if isinstance(data, dict) else None
     lines = []
     for title, key in (("migrations that wait", "pending"), ("not known to this release", "unknown")):
@@ -112,9 +112,11 @@ def _migrations(data):
         for one in found:
             lines.append(f"  {_clean(one['app'])}.{_clean(one['name'])} ({_clean(one['database'])})")
             for operation in one.get("operations") or []:
-                losing = operation["destructive"]
+                effect = (
+                    "destructive" if operation["destructive"] else "held" * bool(operation.get("breaking"))
+                )
                 text = f"{_clean(operation['kind'])} {_clean(operation['subject'])}"
-                lines.append(f"    {'!' if losing else '·'} {text}{'  destructive' if losing else ''}")
+                lines.append(f"    {'!' if effect else '·'} {text}  {effect}".rstrip())
     return lines
 
 
@@ -231,7 +233,10 @@ def _cell(key, value):
     if value is None:
         return "-"
     if key == "who" and isinstance(value, dict):
-        return _clean(f"{value.get('user', '')} by {value.get('via', '')}")
+        number = f"uid {value['uid']}" if value.get("uid") is not None else ""
+        return _clean(
+            f"{value.get('user', '')} by {value.get('via', '')} {value.get('id') or number}".strip()
+        )
     if isinstance(value, bool):
         return ("*" if value else "") if key == "current" else "yes" if value else "no"
     if isinstance(value, int | float):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from flipside_testbed import web
@@ -45,6 +46,23 @@ class Blog:
         future = pool.submit(self.salt, function, *arguments)
         pool.shutdown(wait=False)
         return future
+
+    def restart_agent(self, fault: str | None = None) -> None:
+        """Another agent, with the configuration of now."""
+        self.host.agent.stop()
+        self.host.configure()
+        self.host.start_agent(fault)
+
+    @contextmanager
+    def faulty(self, fault: str) -> Iterator[Callable[[], bool]]:
+        """An agent with a fault while a block runs; gives what says whether it was met."""
+        log = self.host.log / "agent.log"
+        begun = log.stat().st_size
+        self.restart_agent(fault)
+        try:
+            yield lambda: b"FaultInjected" in log.read_bytes()[begun:]
+        finally:
+            self.restart_agent()
 
     def pillar(self, **options: object) -> None:
         """Other options in pillar."""

@@ -38,6 +38,8 @@ class Host:
         # Everybody knows this identity: it is of the example repositories.
         self.backups = self.home / "backups"
         self.identity = CHECKOUT / "tests/backup_examples/identity.txt"
+        # What agent.toml has besides.
+        self.settings: dict[str, Any] = {}
         self.extra: dict[str, Any] = {
             "backup": {
                 "repo": str(self.backups),
@@ -86,11 +88,17 @@ class Host:
         }
 
     def prepare(self) -> None:
-        """Makes the folders, the build user and agent.toml."""
+        """Makes the folders, the build user and the agent's configuration."""
         for folder in (self.apps, self.run, self.log, self.nginx_home / "sites", self.nginx_home / "temp"):
             folder.mkdir(parents=True, exist_ok=True)
         self.state.mkdir(mode=0o700, exist_ok=True)
         shutil.copy2("/etc/nginx/mime.types", self.nginx_home / "mime.types")
+        if is_root():
+            _build_user()
+        self.configure()
+
+    def configure(self) -> None:
+        """Writes agent.toml."""
         top: dict[str, Any] = {
             "id": self.name,
             "apps_dir": str(self.apps),
@@ -104,8 +112,8 @@ class Host:
             "memcached": self.memcached,
         }
         if is_root():
-            _build_user()
             top |= {"build_user": BUILD_USER, "web_group": WEB_GROUP}
+        top |= self.settings
         tables = {"salt": {"minion_config": str(self._minion_config)}} | self.extra
         # JSON's strings and numbers are TOML's too.
         lines = [f"{key} = {json.dumps(value)}" for key, value in top.items()]

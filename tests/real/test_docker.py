@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from flipside_testbed import tools, web
+from flipside_testbed import places, tools, web
 from flipside_testbed.blog import Blog
-from flipside_testbed.engine import Docker
+from flipside_testbed.engine import Docker, OwnEngine
 from flipside_testbed.platform import ASSIGNED, app_pillar
+from flipside_testbed.processes import alive, every_process, wait_for
 
 CANARY = "a-canary-that-must-not-be-seen"
 
@@ -53,13 +58,89 @@ def test_an_app_lives_in_containers_and_loses_nothing(blog: Blog, engine: Docker
     assert labels["flipside.app"] == "blog" and labels["flipside.options"]
     assert not about["Config"]["User"].startswith(("0", "root"))
 
-    # What is in the container is lost with it, what waits is not.
-    with blog.load() as load:
+    # Killed in the middle of a deploy: what is in the container is lost with it, what waits is not.
+    with blog.faulty("switch:pause:during") as reached, blog.load() as load:
+        asked = blog.in_background("deploy", "tag=v1")
+        wait_for("the switch", reached, 60)
         engine.kill(second)
-        deadline = time.monotonic() + 60
-        while engine.containers(run) in ([], [second]) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        blog.settled()
+        os.kill(blog.host.agent.pid() or 0, signal.SIGUSR1)
+        said = asked.result().app("blog")
+        assert said["state"] == "deployed", said
+        assert blog.settled() == blog.v1
     assert load.figures["failed"] <= 8, load.figures
     lost = set(load.acknowledged) - web.posts(blog.host, "blog")
     assert not lost, f"{len(lost)} acknowledged writes are gone"
+
+
+@pytest.fixture
+def own_engine(blog: Blog) -> Iterator[OwnEngine]:
+    """The agent with an engine that this test may kill."""
+    if shutil.which("dockerd") is None or not places.is_root():
+        pytest.skip("no Docker engine can be started here: it needs root and apt-get install docker.io")
+    engine, host = OwnEngine(blog.platform.root), blog.host
+    try:
+        engine.start()
+        host.settings["docker_socket"] = str(engine.socket)
+        blog.restart_agent()
+        yield engine
+    finally:
+        # Back to a process while its engine is there.
+        blog.pillar()
+        blog.deploy("v1")
+        host.settings.clear()
+        blog.restart_agent()
+        engine.remove()
+
+
+def test_the_engine_goes_and_comes_back_and_no_request_is_lost(blog: Blog, own_engine: OwnEngine) -> None:
+    run = blog.host.run / "blog"
+    blog.platform.assign(ASSIGNED, blog.platform.apps | {"blog": app_pillar("blog", runtime="docker")})
+    wanted = blog.published("v2")
+    said = blog.deploy("v1")
+    assert said["state"] == "deployed", said
+    [first] = own_engine.containers(run)
+    with blog.load() as load:
+        own_engine.kill_it()
+        # The container runs on, and is switched hot; what needs the engine is refused and changes nothing.
+        assert blog.salt("reload").app("blog")["result"]
+        for refused in (blog.deploy("v2"), blog.salt("restart").app("blog")):
+            is_away(refused)
+        blog.serves(blog.v1)
+        # It ends: requests wait.
+        master = master_of(blog)
+        os.kill(master, signal.SIGTERM)
+        wait_for("the end of the container", lambda: not alive(master), 30)
+        begun = time.monotonic()
+        is_away(blog.salt("reload").app("blog"))
+        assert time.monotonic() - begun < 10
+        about = status(blog)
+        assert "no Docker engine answers" in about["problem"], about
+        own_engine.start()
+        assert wait_for("another container", lambda: own_engine.containers(run), 60) != [first]
+        said = blog.deploy("v2")
+        assert said["state"] == "deployed", said
+        # One that finds a container running when it starts ends it, gently.
+        found = own_engine.containers(run)
+        own_engine.kill_it()
+        own_engine.start()
+        wait_for("a third container", lambda: own_engine.containers(run) not in ([], found), 60)
+        assert blog.settled() == wanted
+    blog.kept_all(load)
+
+
+def is_away(said: dict) -> None:
+    """It says that the engine is away, and what to do."""
+    error = said["error"]
+    assert not said["result"] and error["code"] == "host", said
+    assert "no Docker engine answers" in error["message"] and "start docker" in error["hint"], error
+
+
+def status(blog: Blog) -> dict:
+    """What the agent says of the app."""
+    return json.loads(blog.host.cli("status", "blog", "--json").stdout)["data"]["apps"]["blog"]
+
+
+def master_of(blog: Blog) -> int:
+    """The first process of the app's container."""
+    worker = status(blog)["workers"][0]["pid"]
+    return next(stat.parent for stat in every_process() if stat.pid == worker)

@@ -68,10 +68,11 @@ def test_a_plan_says_what_would_be_done(screen: ModuleType) -> None:
     ]
 
 
-def test_a_plan_marks_what_is_destructive(screen: ModuleType) -> None:
+def test_a_plan_marks_what_is_not_harmless(screen: ModuleType) -> None:
     losing = {"kind": "RemoveField", "subject": "Post.x\n", "destructive": True}
     adding = {"kind": "AddField", "subject": "Post.y", "destructive": False}
-    waiting = {"database": "default", "app": "blog", "name": "0002_x", "operations": [losing, adding]}
+    must = {**adding, "subject": "Post.z", "breaking": True}
+    waiting = {"database": "default", "app": "blog", "name": "0002_x", "operations": [losing, adding, must]}
     data = {"kind": "hot", "migrations": {"pending": [waiting], "unknown": []}}
     blog = entry(state="planned", data=data)
     assert screen.output({"web1": whole({"blog": blog})}).splitlines()[2:] == [
@@ -80,6 +81,7 @@ def test_a_plan_marks_what_is_destructive(screen: ModuleType) -> None:
         "      blog.0002_x (default)",
         "        ! RemoveField Post.x\N{REPLACEMENT CHARACTER}  destructive",
         "        · AddField Post.y",
+        "        ! AddField Post.z  held",
     ]
 
 

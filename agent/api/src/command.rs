@@ -37,6 +37,8 @@ pub struct Who {
     /// Salt's job id, or an event's request id. The same id, verb and app joins a running command, and
     /// gets the recorded outcome of one that has ended.
     pub id: Option<String>,
+    /// The user id of whoever connected, as the kernel says: the agent sets it, whatever the request holds.
+    pub uid: Option<u32>,
 }
 
 /// The verbs, each with what it needs.

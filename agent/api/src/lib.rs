@@ -17,7 +17,7 @@ pub use command::{
     Backup, Command, Deploy, History, Logs, Metric, Package, Redeploy, Release, Request, Restore, Rollback,
     Run, Streams, Who,
 };
-pub use migrations::{Migrated, Migration, Migrations, Operation};
+pub use migrations::{Effect, Migrated, Migration, Migrations, Operation};
 pub use names::{AppName, NameError, ReleaseId, Tag};
 pub use outcome::{Code, Failure, Outcome, Progress, Reply, State, StepReport};
 pub use spec::{

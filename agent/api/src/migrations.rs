@@ -49,17 +49,42 @@ pub struct Operation {
     pub subject: String,
     /// Whether it loses data, or changes it so that the code of before cannot go on.
     pub destructive: bool,
+    /// Whether the code of before cannot write any more, though nothing is lost by it.
+    #[serde(default)]
+    pub breaking: bool,
+}
+
+/// What migrations do to the data and to the code of before, the worse the greater.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// The code of before goes on.
+    Harmless,
+    /// It cannot write until the new code serves: requests have to wait meanwhile.
+    Breaking,
+    /// Data is lost or converted: an operator has to allow it.
+    Destructive,
+}
+
+impl Operation {
+    /// What it does.
+    pub fn effect(&self) -> Effect {
+        match (self.destructive, self.breaking) {
+            (true, _) => Effect::Destructive,
+            (false, true) => Effect::Breaking,
+            (false, false) => Effect::Harmless,
+        }
+    }
 }
 
 impl Migration {
-    /// Whether any operation is destructive.
-    pub fn is_destructive(&self) -> bool {
-        self.operations.iter().any(|operation| operation.destructive)
+    /// What the worst of its operations does.
+    pub fn effect(&self) -> Effect {
+        self.operations.iter().map(Operation::effect).max().unwrap_or(Effect::Harmless)
     }
 
-    /// App and name, as Django writes them, and what is destructive in it.
+    /// App and name, as Django writes them, and what in it is not harmless.
     pub fn describe(&self) -> String {
-        let losing = self.operations.iter().filter(|operation| operation.destructive);
+        let losing = self.operations.iter().filter(|operation| operation.effect() > Effect::Harmless);
         let losing: Vec<String> = losing.map(|it| format!("{} {}", it.kind, it.subject)).collect();
         let Self { database, app, name, .. } = self;
         let place = if database == "default" { String::new() } else { format!(" of {database}") };
@@ -69,9 +94,14 @@ impl Migration {
 }
 
 impl Migrations {
-    /// The migrations that wait and are destructive.
-    pub fn destructive(&self) -> impl Iterator<Item = &Migration> {
-        self.pending.iter().filter(|migration| migration.is_destructive())
+    /// What the worst of those that wait does.
+    pub fn effect(&self) -> Effect {
+        self.pending.iter().map(Migration::effect).max().unwrap_or(Effect::Harmless)
+    }
+
+    /// Those that wait and do at least this.
+    pub fn doing(&self, effect: Effect) -> impl Iterator<Item = &Migration> {
+        self.pending.iter().filter(move |migration| migration.effect() >= effect)
     }
 }
 
@@ -91,19 +121,25 @@ mod tests {
     use super::*;
 
     fn migration(name: &str, destructive: bool) -> Migration {
-        let operation = Operation { kind: "RemoveField".into(), subject: "Post.mood".into(), destructive };
+        let (kind, subject) = ("RemoveField".into(), "Post.mood".into());
+        let operation = Operation { kind, subject, destructive, breaking: false };
         let database = "default".to_owned();
         Migration { database, app: "blog".into(), name: name.into(), operations: vec![operation] }
     }
 
     #[test]
-    fn a_sentence_names_what_is_destructive() {
+    fn a_sentence_names_what_is_not_harmless() {
         let other = Migration { database: "more".into(), ..migration("0003_z", false) };
         let both = [migration("0002_x", true), other];
         assert_eq!(sentence(&both), "blog.0002_x: RemoveField Post.mood; blog.0003_z of more");
         let many: Vec<Migration> = (0..22).map(|n| migration(&n.to_string(), false)).collect();
         assert!(sentence(&many).ends_with("blog.19; and 2 more"));
-        let all = Migrations { pending: both.to_vec(), ..Migrations::default() };
-        assert_eq!(all.destructive().count(), 1);
+        let mut all = Migrations { pending: both.to_vec(), ..Migrations::default() };
+        assert_eq!((all.effect(), all.doing(Effect::Destructive).count()), (Effect::Destructive, 1));
+        all.pending.remove(0);
+        assert_eq!(all.effect(), Effect::Harmless);
+        all.pending[0].operations[0].breaking = true;
+        assert_eq!((all.effect(), all.doing(Effect::Destructive).count()), (Effect::Breaking, 0));
+        assert_eq!(sentence(&all.pending), "blog.0003_z of more: RemoveField Post.mood");
     }
 }

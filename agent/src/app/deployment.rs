@@ -196,6 +196,14 @@ impl Deployment {
         Self { steps, done: 0, open: false, direction: Direction::Forward }
     }
 
+    /// Adds a step that turned out to be needed, in its place among those that are still to come.
+    pub fn need(&mut self, step: Step) {
+        if !self.steps.contains(&step) {
+            let place = self.steps.partition_point(|one| *one < step).max(self.begun().len());
+            self.steps.insert(place, step);
+        }
+    }
+
     /// The deployment that these events led to.
     ///
     /// # Errors

@@ -7,4 +7,5 @@ pub mod paths;
 pub mod plan;
 pub mod platform;
 pub mod record;
+pub mod sample;
 pub mod timetable;

@@ -2,7 +2,7 @@
 //!
 //! The plan is a value: `test=True` prints it, the engine follows it, and tests compare it.
 
-use flipside_api::{AppSpec, Hook, Hooks, ReleaseId, Switch};
+use flipside_api::{AppSpec, Effect, Hook, Hooks, ReleaseId, Switch};
 
 use super::deployment::Step;
 
@@ -68,8 +68,8 @@ pub struct Facts {
     pub installed: bool,
     /// Whether the hooks of the first deploy were run.
     pub once_done: bool,
-    /// Whether a migration that waits is destructive; `None` where the step `schema` will find out.
-    pub destructive: Option<bool>,
+    /// What the migrations that wait do; `None` where the step `schema` will find out.
+    pub effect: Option<Effect>,
 }
 
 /// What is wanted.
@@ -191,7 +191,11 @@ fn kind(is: &Facts, wanted: &Wanted) -> (Kind, Option<String>) {
     if wanted.spec.switch == Switch::Held && wanted.intent != Intent::Env {
         return (Kind::Held, Some("held: the option switch says so".to_owned()));
     }
-    if migrates(wanted) && wanted.allow_destructive && is.destructive == Some(true) {
+    let breaks = match is.effect {
+        Some(Effect::Destructive) => wanted.allow_destructive,
+        effect => effect == Some(Effect::Breaking),
+    };
+    if migrates(wanted) && breaks {
         return (Kind::Held, Some("held: the old code cannot go on with what the migrations do".to_owned()));
     }
     if wanted.cold {
@@ -224,8 +228,6 @@ fn steps(is: &Facts, wanted: &Wanted, kind: Kind) -> Vec<Step> {
     let code = wanted.intent != Intent::Env;
     let hooks = &wanted.hooks;
     let copied = wanted.spec.static_files.as_ref().is_some_and(|location| location.package.is_some());
-    // Whether requests are held is decided by the step `schema`, where it may be needed.
-    let may_hold = migrates(wanted) && wanted.allow_destructive && is.destructive.is_none() && is.listening;
     let touching = has(&hooks.check) || has(&hooks.r#static) || has(&hooks.migrate) || has(&hooks.once);
     Step::ALL
         .into_iter()
@@ -236,7 +238,8 @@ fn steps(is: &Facts, wanted: &Wanted, kind: Kind) -> Vec<Step> {
             Step::Mark => deploy && touching && !wanted.spec.databases.is_empty(),
             Step::Static => code && (has(&hooks.r#static) || copied),
             Step::Schema => !rewinds && code && has(&hooks.migrate),
-            Step::Hold => kind == Kind::Held || may_hold,
+            // Or where the step `schema` finds out that it is needed.
+            Step::Hold => kind == Kind::Held,
             Step::Data => rewinds,
             Step::Migrate => migrates(wanted),
             Step::Once => deploy && has(&hooks.once) && !is.once_done,
@@ -284,7 +287,7 @@ mod tests {
             options: Some("o".into()),
             installed: false,
             once_done: true,
-            destructive: None,
+            effect: None,
         }
     }
 
@@ -326,15 +329,20 @@ mod tests {
     }
 
     #[test]
-    fn destructive_migrations_are_held_where_they_are_allowed() {
+    fn migrations_that_the_old_code_cannot_live_with_are_held() {
         let allowed = Wanted { allow_destructive: true, ..wanted() };
-        for (destructive, kind, held) in
-            [(None, Kind::Hot, true), (Some(false), Kind::Hot, false), (Some(true), Kind::Held, true)]
-        {
-            let plan = plan(&Facts { destructive, ..running() }, &allowed);
+        for (effect, kind, held) in [
+            (None, Kind::Hot, false),
+            (Some(Effect::Harmless), Kind::Hot, false),
+            (Some(Effect::Breaking), Kind::Held, true),
+            (Some(Effect::Destructive), Kind::Held, true),
+        ] {
+            let plan = plan(&Facts { effect, ..running() }, &allowed);
             assert_eq!((plan.kind, names(&plan).contains("static hold migrate")), (kind, held));
         }
-        let is = Facts { destructive: Some(true), ..running() };
+        let breaking = Facts { effect: Some(Effect::Breaking), ..running() };
+        assert_eq!(plan(&breaking, &wanted()).kind, Kind::Held, "it needs no leave");
+        let is = Facts { effect: Some(Effect::Destructive), ..running() };
         assert_eq!(plan(&is, &wanted()).kind, Kind::Hot, "the gate refuses it before it is switched");
         let stopped = Facts { listening: false, ..is };
         assert!(!names(&plan(&stopped, &allowed)).contains("hold"), "nothing runs that could be held");

@@ -23,8 +23,8 @@ impl Db {
         self.with("begin a deployment", move |db| {
             db.execute(
                 "INSERT INTO deployments
-                    (id, app, verb, release, previous, via, user, request, started, work, env)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                    (id, app, verb, release, previous, via, user, request, uid, started, work, env)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                 params![
                     begin.id,
                     begin.app.as_str(),
@@ -34,6 +34,7 @@ impl Db {
                     begin.who.via,
                     begin.who.user,
                     begin.who.id,
+                    begin.who.uid,
                     begin.at,
                     begin.work,
                     begin.env,
@@ -130,7 +131,7 @@ impl Db {
             .with("read unfinished deployments", |db| {
                 let mut found = Vec::new();
                 let mut all = db.prepare(
-                    "SELECT id, app, verb, release, previous, via, user, request, started, work, env
+                    "SELECT id, app, verb, release, previous, via, user, request, uid, started, work, env
                      FROM deployments WHERE ended IS NULL ORDER BY seq",
                 )?;
                 let mut steps =
@@ -171,7 +172,7 @@ impl Db {
         let app = app.to_string();
         self.with("read the history", move |db| {
             db.prepare(
-                "SELECT id, verb, release, via, user, request, started, ended, outcome
+                "SELECT id, verb, release, via, user, request, uid, started, ended, outcome
                  FROM deployments WHERE app = ?1 ORDER BY seq DESC LIMIT ?2",
             )?
             .query_map(params![app, limit], entry)?
@@ -193,6 +194,16 @@ struct Raw {
     env: Option<Vec<u8>>,
 }
 
+/// Who asked: `via`, `user`, `request` and `uid`, from the column `first` on.
+pub(super) fn who(row: &Row<'_>, first: usize) -> rusqlite::Result<Who> {
+    Ok(Who {
+        via: row.get(first)?,
+        user: row.get(first + 1)?,
+        id: row.get(first + 2)?,
+        uid: row.get(first + 3)?,
+    })
+}
+
 fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
     Ok(Raw {
         id: row.get(0)?,
@@ -200,10 +211,10 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         verb: row.get(2)?,
         release: row.get(3)?,
         previous: row.get(4)?,
-        who: Who { via: row.get(5)?, user: row.get(6)?, id: row.get(7)? },
-        at: row.get(8)?,
-        work: row.get(9)?,
-        env: row.get(10)?,
+        who: who(row, 5)?,
+        at: row.get(9)?,
+        work: row.get(10)?,
+        env: row.get(11)?,
     })
 }
 
@@ -226,14 +237,14 @@ impl Raw {
 }
 
 fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    let outcome: Option<String> = row.get(8)?;
+    let outcome: Option<String> = row.get(9)?;
     Ok(Entry {
         id: row.get(0)?,
         verb: row.get(1)?,
         release: row.get(2)?,
-        who: Who { via: row.get(3)?, user: row.get(4)?, id: row.get(5)? },
-        at: row.get(6)?,
-        ended: row.get(7)?,
+        who: who(row, 3)?,
+        at: row.get(7)?,
+        ended: row.get(8)?,
         // An entry of an older agent that cannot be understood is shown without its outcome.
         outcome: outcome.and_then(|text| serde_json::from_str(&text).ok()),
     })

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::DbError;
 
 /// Each entry takes the schema one version further. Entries are never changed, only added.
-pub(super) const STEPS: [&str; 2] = [
+pub(super) const STEPS: [&str; 3] = [
     "
 CREATE TABLE apps (
     app TEXT PRIMARY KEY,
@@ -68,6 +68,7 @@ CREATE TABLE outbox (
 ALTER TABLE deployments ADD COLUMN announced INTEGER NOT NULL DEFAULT 0;
 UPDATE deployments SET announced = 1 WHERE ended IS NOT NULL;
 ",
+    "ALTER TABLE deployments ADD COLUMN uid INTEGER;",
 ];
 
 /// Brings the schema up to date; a file that holds something is copied first.

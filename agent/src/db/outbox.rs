@@ -6,7 +6,7 @@
 use flipside_api::{Outcome, Who};
 use rusqlite::params;
 
-use super::{Db, DbError};
+use super::{Db, DbError, deployments::who};
 
 /// How many answers wait at most; the oldest go first.
 const KEPT: u32 = 2000;
@@ -122,13 +122,12 @@ impl Db {
         let rows = self
             .with("read unannounced deployments", move |db| {
                 db.prepare(
-                    "SELECT id, app, verb, via, user, request, outcome FROM deployments
+                    "SELECT id, app, verb, via, user, request, uid, outcome FROM deployments
                      WHERE announced = 0 AND outcome IS NOT NULL AND ended BETWEEN ?1 AND ?2
                      ORDER BY seq LIMIT 100",
                 )?
                 .query_map([since, until], |row| {
-                    let who = Who { via: row.get(3)?, user: row.get(4)?, id: row.get(5)? };
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, who, row.get(6)?))
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, who(row, 3)?, row.get(7)?))
                 })?
                 .collect::<Result<Vec<(String, String, String, Who, String)>, _>>()
             })

@@ -30,7 +30,7 @@ fn begin(id: &str) -> Begin {
         verb: "deploy".into(),
         release: Some(release("2")),
         previous: Some(release("1")),
-        who: Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()) },
+        who: Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()), uid: Some(7) },
         at: 1,
         work: Some("{}".into()),
         env: Some(b"sealed".to_vec()),

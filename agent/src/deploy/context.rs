@@ -122,12 +122,15 @@ impl Context {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Has requests held, whatever the plan said.
+    /// Has requests held, though the plan did not say so.
     ///
     /// # Errors
     /// When it cannot be put on record, where an agent that is started after us looks.
     pub(crate) async fn hold_instead(&self) -> Result<(), Failure> {
-        let work = Work { kind: Kind::Held.name().to_owned(), ..self.work.clone() };
+        let mut work = Work { kind: Kind::Held.name().to_owned(), ..self.work.clone() };
+        let later = |name: &String| name.parse::<Step>().is_ok_and(|step| step > Step::Hold);
+        let place = work.steps.iter().position(later).unwrap_or(work.steps.len());
+        work.steps.insert(place, Step::Hold.name().to_owned());
         self.host.records.revise(&work.id, super::look::to_json(&work)?).await?;
         self.held.store(true, Ordering::Relaxed);
         Ok(())

@@ -5,18 +5,22 @@
 
 use flipside_api::{AppName, Failure};
 
-use crate::{app::record::App, host::Host, runtime::crew::Runs};
+use crate::{
+    app::record::App,
+    host::Host,
+    runtime::{crew::Runs, holder::protocol::CrewState},
+};
 
 /// Has the app's background workers and schedules run as they should, the app being up.
 ///
 /// # Errors
 /// When the app's holder cannot be told.
 pub(crate) async fn settle(host: &Host, app: &App) -> Result<(), Failure> {
-    if is_settled(host, app).await? {
-        return Ok(());
-    }
     let (runtime, paths, wanted) =
         (host.runtime(app.spec.runtime)?, host.paths(&app.spec.app), host.crew(app)?);
+    if is_settled(host, app, &runtime.crew(&paths).await?)? {
+        return Ok(());
+    }
     runtime.dismiss(&paths, Runs::GoOn).await?;
     if wanted.is_empty() { Ok(()) } else { runtime.employ(&paths, wanted).await }
 }
@@ -36,12 +40,11 @@ pub(crate) async fn settle_known(host: &Host, app: &AppName) {
 /// Whether they run as they should.
 ///
 /// # Errors
-/// When the app's holder does not answer.
-pub(crate) async fn is_settled(host: &Host, app: &App) -> Result<bool, Failure> {
+/// When the app's user is not on this host.
+pub(crate) fn is_settled(host: &Host, app: &App, is: &CrewState) -> Result<bool, Failure> {
     let wanted = host.crew(app)?;
-    let is = host.runtime(app.spec.runtime)?.crew(&host.paths(&app.spec.app)).await?;
-    Ok(match is.tag {
-        Some(tag) => tag == wanted.tag,
+    Ok(match &is.tag {
+        Some(tag) => *tag == wanted.tag,
         None => wanted.is_empty() && is.background.is_empty(),
     })
 }

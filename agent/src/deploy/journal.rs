@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use flipside_api::Failure;
 
 use crate::{
-    app::deployment::{Deployment, Event, Next},
+    app::deployment::{Deployment, Event, Next, Step},
     records::{RecordError, Records},
     sys::clock,
 };
@@ -32,6 +32,11 @@ impl Journal {
     /// Whether nothing is undone any more, whatever becomes of the agent.
     pub(super) fn is_past_return(&self) -> bool {
         self.state.is_past_return()
+    }
+
+    /// Adds a step that turned out to be needed.
+    pub(super) fn need(&mut self, step: Step) {
+        self.state.need(step);
     }
 
     /// Writes down what happens, and lets it count.

@@ -69,7 +69,7 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
         serving,
         options: observed.options,
         installed,
-        destructive: known_migrations.map(|all| all.destructive().next().is_some()),
+        effect: known_migrations.map(Migrations::effect),
         once_done: host.records.kept(&ask.spec.app, ONCE).await?.is_some(),
     };
     let wanted = Wanted {
@@ -114,7 +114,8 @@ async fn foresee(
     let overlaid = overlay.is_none_or(|path| std::path::Path::new(path).is_dir());
     if !is_installed(&paths, &ask.release) || !overlaid || !paths.data().is_dir() {
         return untold(
-            "known once the release is installed, which a plan does not do; destructive ones are refused then",
+            "known once the release is installed, which a plan does not do; destructive ones are refused then, and \
+             what the old code cannot live with is held",
         );
     }
     match schema::ask(host, merged, &ask.release, env, &[]).await {

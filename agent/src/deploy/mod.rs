@@ -21,7 +21,7 @@ mod vhost;
 
 use std::{path::PathBuf, sync::Arc};
 
-use flipside_api::{AppSpec, Failure, Outcome, ReleaseId, State, StepReport, Who};
+use flipside_api::{AppSpec, Effect, Failure, Outcome, ReleaseId, State, StepReport, Who};
 use serde_json::json;
 
 use crate::{
@@ -97,23 +97,23 @@ pub async fn deploy(host: &Arc<Host>, ask: Ask, channel: &Arc<Channel>) -> Resul
         }
         channel.output("data", &rewind.lost);
     }
-    if ask.test {
-        return Ok(planned(&sight, ask.allows(steps::DESTRUCTIVE)));
-    }
-    if ask.intent == Intent::Deploy {
-        vhost::check(&ask.spec, &host.paths(&ask.spec.app))?;
-    }
-    if ask.intent == Intent::Deploy {
-        vhost::check(&ask.spec, &host.paths(&ask.spec.app))?;
-    }
-    if sight.plan.kind == Kind::Unchanged {
-        return Ok(Outcome {
+    let deploys = ask.intent == Intent::Deploy;
+    let vhost = vhost::check(&ask.spec, &host.paths(&ask.spec.app));
+    let mut outcome = match &vhost {
+        _ if ask.test => planned(&sight, ask.allows(steps::DESTRUCTIVE)),
+        Err(stale) if deploys => return Err(stale.clone()),
+        _ if sight.plan.kind == Kind::Unchanged => Outcome {
             release: Some(ask.release),
             previous: sight.current,
             ..Outcome::good(State::Unchanged, sight.plan.reasons.join("; "))
-        });
+        },
+        _ => begin(host, ask, sight, channel).await?,
+    };
+    // What brings an app back does not wait for nginx, whose vhost other options may have made meanwhile.
+    if let (Err(stale), false) = (vhost, deploys) {
+        outcome.comment = format!("{}; {}: {}", outcome.comment, stale.message, stale.hint);
     }
-    begin(host, ask, sight, channel).await
+    Ok(outcome)
 }
 
 async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>) -> Result<Outcome, Failure> {
@@ -180,7 +180,7 @@ fn foreseen(sight: &Sight, allowed: bool) -> Vec<String> {
     let mut said: Vec<String> = schema::warning(&sight.release, &migrations.unknown).into_iter().collect();
     if sight.plan.steps.contains(&Step::Migrate) {
         said.push(schema::waiting(migrations));
-        let what = schema::destructive(migrations).filter(|_| !allowed);
+        let what = schema::doing(migrations, Effect::Destructive).filter(|_| !allowed);
         said.extend(what.map(|what| format!("refused without allow={}: {what}", steps::DESTRUCTIVE)));
     }
     said

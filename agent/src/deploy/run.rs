@@ -70,6 +70,9 @@ async fn forward(ctx: &Context, journal: &mut Journal, step: Step, report: &mut 
     let begun = Instant::now();
     let worked = attempt(ctx, step).await;
     let ms = millis(begun);
+    if ctx.is_held() {
+        journal.need(Step::Hold);
+    }
     let (worked, ok) = match worked {
         Ok(message) => (Ok(message), true),
         // The release is in service and healthy: what could not be cleared away is tried again next time.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flipside_api::{AppSpec, Failure, Migration, Migrations, ReleaseId, migrations::sentence};
+use flipside_api::{AppSpec, Effect, Failure, Migration, Migrations, ReleaseId, migrations::sentence};
 
 use crate::{
     app::{env::Env, health},
@@ -87,9 +87,9 @@ pub(super) fn waiting(migrations: &Migrations) -> String {
     }
 }
 
-/// Those that wait and are destructive, in a sentence.
-pub(super) fn destructive(migrations: &Migrations) -> Option<String> {
-    let text = sentence(migrations.destructive());
+/// Those that wait and do at least this, in a sentence.
+pub(super) fn doing(migrations: &Migrations, effect: Effect) -> Option<String> {
+    let text = sentence(migrations.doing(effect));
     (!text.is_empty()).then_some(text)
 }
 
@@ -99,7 +99,7 @@ pub(super) fn warning(release: &ReleaseId, unknown: &[Migration]) -> Option<Stri
         return None;
     }
     let what = sentence(unknown);
-    let fate = if unknown.iter().any(Migration::is_destructive) {
+    let fate = if unknown.iter().any(|one| one.effect() > Effect::Harmless) {
         "it will likely fail with them: with_data=True (--with-data) puts the databases back too"
     } else {
         "it goes on with them"

@@ -114,7 +114,7 @@ impl Inlet {
                         Some(Failure::new(Code::Busy, "too many connections").hint("ask again in a while"))
                     }
                     Ok(_slot) => match admit(frames.get_ref(), group) {
-                        Ok(()) => return converse(&mut frames, &router).await,
+                        Ok(uid) => return converse(&mut frames, uid, &router).await,
                         Err(failure) => Some(failure),
                     },
                 };
@@ -128,8 +128,8 @@ impl Inlet {
     }
 }
 
-/// Whether this peer may ask.
-fn admit(stream: &UnixStream, group: Option<Gid>) -> Result<(), Failure> {
+/// The user of a peer that may ask.
+fn admit(stream: &UnixStream, group: Option<Gid>) -> Result<u32, Failure> {
     let peer = stream
         .peer_cred()
         .map_err(|error| Failure::new(Code::Gate, format!("the peer's credentials are unknown: {error}")))?;
@@ -140,7 +140,7 @@ fn admit(stream: &UnixStream, group: Option<Gid>) -> Result<(), Failure> {
             .is_some_and(|group| peer.gid() == group.as_raw() || is_member(peer.uid(), peer.gid(), group));
     tracing::debug!(uid = peer.uid(), pid = ?peer.pid(), allowed, "ApiPeerConnected");
     if allowed {
-        return Ok(());
+        return Ok(peer.uid());
     }
     tracing::warn!(uid = peer.uid(), "ApiPeerRefused");
     Err(Failure::new(Code::Gate, format!("user {} may not ask this agent", peer.uid()))
@@ -154,7 +154,7 @@ fn is_member(uid: u32, gid: u32, group: Gid) -> bool {
 }
 
 /// One request after the other, each answered in full.
-async fn converse(frames: &mut Frames, router: &Arc<Router>) {
+async fn converse(frames: &mut Frames, uid: u32, router: &Arc<Router>) {
     loop {
         let payload = match tokio::time::timeout(REQUEST, frames.next()).await {
             Ok(None) => return,
@@ -167,7 +167,7 @@ async fn converse(frames: &mut Frames, router: &Arc<Router>) {
                 return answer(frames, &refusal(usage(format!("no whole request within {seconds} s")))).await;
             }
         };
-        match understand(&payload) {
+        match understand(&payload, uid) {
             Ok(request) => match descriptors(frames, &request).await {
                 Ok(streams) => {
                     if !relay(frames, router.submit_with(request, streams)).await {
@@ -191,8 +191,9 @@ async fn descriptors(frames: &mut Frames, request: &Request) -> Result<Option<St
     streams::receive(frames.get_ref(), asked).await.map(Some)
 }
 
-/// The request in a payload; a version that is not ours is said before anything else is complained about.
-fn understand(payload: &[u8]) -> Result<Request, Failure> {
+/// The request of the user `uid` in a payload; a version that is not ours is said before anything else is
+/// complained about.
+fn understand(payload: &[u8], uid: u32) -> Result<Request, Failure> {
     #[derive(Deserialize)]
     struct Versioned {
         v: u32,
@@ -207,7 +208,10 @@ fn understand(payload: &[u8]) -> Result<Request, Failure> {
             .hint("install the same version of flipside on the host and on the master"));
         }
     }
-    codec::decode(payload).map_err(|error| usage(format!("the request is not understood: {error}")))
+    let mut request: Request =
+        codec::decode(payload).map_err(|error| usage(format!("the request is not understood: {error}")))?;
+    request.who.uid = Some(uid);
+    Ok(request)
 }
 
 /// Passes on all that is heard; false when the peer is gone.

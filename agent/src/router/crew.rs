@@ -2,23 +2,33 @@
 
 use serde_json::{Value, json};
 
+use super::health::Problem;
 use crate::{
-    runtime::holder::protocol::{CrewState, PostState, TimedState},
+    runtime::holder::{
+        pauses::WELL,
+        protocol::{CrewState, PostState, TimedState},
+    },
     sys::clock,
 };
 
-/// What a person should know, in sentences.
-pub(super) fn problems(crew: &CrewState) -> Vec<String> {
-    let down = crew.background.iter().filter(|post| post.pid.is_none()).filter_map(|post| {
-        let ended = post.ended.as_ref()?;
-        Some(format!("background {}.{} {ended}, {} restarts so far", post.name, post.number, post.restarts))
+/// What is wrong `now`: workers that end again and again, and schedules whose last run failed.
+pub(super) fn problems(crew: &CrewState, now: i64) -> Vec<Problem> {
+    let is_well =
+        |post: &PostState| post.pid.is_some() && u128::from(now.abs_diff(post.since)) >= WELL.as_millis();
+    let looping = crew.background.iter().filter(|post| post.brief > 0 && !is_well(post));
+    let looping = looping.filter_map(|post| {
+        let (ended, restarts) = (post.ended.as_ref()?, post.restarts);
+        let whose = format!("background {}.{}", post.name, post.number);
+        Some(Problem { text: format!("{whose} {ended}, {restarts} restarts so far"), what: whose })
     });
     let failed = crew.schedule.iter().filter_map(|timed| {
         let last = timed.last.as_ref()?;
-        let problem = last.problem.as_ref()?;
-        Some(format!("schedule {} {problem} (begun {})", timed.name, clock::rfc3339(last.at)))
+        let (whose, problem) = (format!("schedule {}", timed.name), last.problem.as_ref()?);
+        let text = format!("{whose} {problem} (begun {})", clock::rfc3339(last.at));
+        // Each run that fails is another.
+        Some(Problem { text, what: format!("{whose} {}", last.at) })
     });
-    down.chain(failed).collect()
+    looping.chain(failed).collect()
 }
 
 /// A background worker.
@@ -62,16 +72,25 @@ mod tests {
     use crate::runtime::holder::protocol::LastRun;
 
     #[test]
-    fn what_does_not_run_and_what_failed_is_said() {
+    fn what_does_not_stay_and_what_failed_is_said() {
         let post = PostState { name: "queue".into(), number: 2, restarts: 3, ..PostState::default() };
-        let down = PostState { ended: Some("ended with code 1".into()), ..post.clone() };
-        let up = PostState { pid: Some(7), ..down.clone() };
+        let down = PostState { ended: Some("ended with code 1".into()), brief: 2, ..post.clone() };
+        let again = PostState { pid: Some(7), number: 3, since: 99_000, ..down.clone() };
+        let up = PostState { since: 40_000, ..again.clone() };
+        // It is started again in an instant.
+        let once = PostState { brief: 0, ..down.clone() };
         let last = LastRun { problem: Some("ended with code 5".into()), ..LastRun::default() };
         let nightly = TimedState { name: "nightly".into(), last: Some(last), ..TimedState::default() };
-        let crew = CrewState { background: vec![post, down, up], schedule: vec![nightly], tag: None };
-        let problems = problems(&crew);
-        assert_eq!(problems[0], "background queue.2 ended with code 1, 3 restarts so far");
-        assert_eq!(problems[1], "schedule nightly ended with code 5 (begun 1970-01-01T00:00:00.000Z)");
-        assert_eq!(problems.len(), 2);
+        let background = vec![post, down, again, up, once];
+        let crew = CrewState { background, schedule: vec![nightly], tag: None };
+        let said: Vec<String> = problems(&crew, 100_000).into_iter().map(|problem| problem.text).collect();
+        assert_eq!(
+            said,
+            [
+                "background queue.2 ended with code 1, 3 restarts so far",
+                "background queue.3 ended with code 1, 3 restarts so far",
+                "schedule nightly ended with code 5 (begun 1970-01-01T00:00:00.000Z)",
+            ]
+        );
     }
 }

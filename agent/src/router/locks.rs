@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn who() -> Who {
-        Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()) }
+        Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()), ..Who::default() }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 
 mod crew;
 mod deploys;
+mod health;
 mod keep;
 mod lifecycle;
 mod locks;
@@ -25,7 +26,10 @@ use futures_util::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    app::record::{App, Unfinished},
+    app::{
+        record::{App, Unfinished},
+        sample::Names,
+    },
     backup::Backups,
     deploy,
     host::Host,
@@ -46,6 +50,9 @@ struct Key {
 pub trait Witness: Send + Sync {
     /// A command begins; `heard` says how it goes. Must not block: the command waits.
     fn began(&self, who: &Who, command: &Command, heard: Subscription);
+
+    /// How an app is has changed: all that is wrong with it now, in sentences; nothing where all is well again.
+    fn health(&self, app: &AppName, problems: Vec<String>);
 }
 
 /// Where all commands come together.
@@ -54,6 +61,7 @@ pub struct Router {
     backups: Arc<dyn Backups>,
     locks: Locks,
     running: Mutex<HashMap<Key, Arc<Channel>>>,
+    samples: Mutex<Names>,
     tasks: TaskTracker,
     stop: CancellationToken,
     witness: OnceLock<Box<dyn Witness>>,
@@ -71,8 +79,9 @@ struct Call<'a> {
 impl Router {
     /// A router for this host; `stop` ends commands that only watch.
     pub fn new(host: Arc<Host>, backups: Arc<dyn Backups>, stop: CancellationToken) -> Arc<Self> {
-        let (locks, running, tasks) = (Locks::default(), Mutex::default(), TaskTracker::new());
-        Arc::new(Self { host, backups, locks, running, tasks, stop, witness: OnceLock::new() })
+        let (running, samples, tasks) = (Mutex::default(), Mutex::default(), TaskTracker::new());
+        let (locks, witness) = (Locks::default(), OnceLock::new());
+        Arc::new(Self { host, backups, locks, running, samples, tasks, stop, witness })
     }
 
     /// Has `witness` hear of every command from now on; only the first is heard.
@@ -189,8 +198,11 @@ impl Router {
             Command::Backups(asked) => self.backups.list(&self.known(&asked.app).await?).await,
             Command::BackupCheck(asked) => self.backups.check(&self.known(&asked.app).await?).await,
             Command::Restore(asked) => lifecycle::restore(self, &call, &asked).await,
-            Command::Metric(_) => {
-                Err(Failure::new(Code::Gate, "this agent has no sink for an app's own samples"))
+            Command::Metric(asked) => {
+                self.known(&asked.app).await?;
+                self.samples.lock().unwrap_or_else(PoisonError::into_inner).take(&asked)?;
+                Err(Failure::new(Code::Gate, "this agent has no sink for an app's own samples")
+                    .hint("the sample is sound, and was dropped: no sink of metrics is configured"))
             }
         }
     }

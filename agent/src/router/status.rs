@@ -51,7 +51,10 @@ async fn one(router: &Router, app: &App) -> Value {
     // A limit that nobody keeps to is told as such.
     let limited = router.host.runtime(app.spec.runtime).is_ok_and(|runtime| runtime.limits_memory());
     let (observed, problem) = match observed {
-        Ok(observed) => (observed, None),
+        Ok(mut observed) => {
+            let problem = observed.problem.take();
+            (observed, problem)
+        }
         Err(failure) => (Observed::default(), Some(failure.message)),
     };
     let serving = observed.workers.iter().filter(|w| w.accepting && w.release.as_ref() == Some(&app.release));
@@ -69,7 +72,7 @@ async fn one(router: &Router, app: &App) -> Value {
         "release": app.release,
         "state": state,
         "problem": problem,
-        "problems": crew::problems(&crew),
+        "problems": crew::problems(&crew, clock::now_ms()).into_iter().map(|it| it.text).collect::<Vec<_>>(),
         "background": crew.background.iter().map(crew::post).collect::<Vec<_>>(),
         "schedule": crew.schedule.iter().map(crew::timed).collect::<Vec<_>>(),
         "busy": router.locks.holder(&app.spec.app),

@@ -84,6 +84,8 @@ pub struct Observed {
     pub workers: Vec<Worker>,
     /// A hash of the options that the running instance was started with; a change needs a cold switch.
     pub options: Option<String>,
+    /// Why there is no worker where there should be some, for people.
+    pub problem: Option<String>,
 }
 
 /// Brings instances about. Every method is idempotent, has a deadline of its own, and leaves the app as it was

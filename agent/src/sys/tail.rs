@@ -1,10 +1,8 @@
 //! Logs read from their end, so that their size does not matter.
 
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    path::Path,
-};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+
+use memchr::memmem::Finder;
 
 use super::beneath;
 
@@ -26,16 +24,14 @@ pub struct Backwards {
     first: usize,
     /// Where in the block what is not yet told ends.
     until: usize,
+    /// Where in the block the text is that is looked for; none while nobody has looked.
+    hits: Option<Vec<usize>>,
 }
 
 impl Backwards {
-    /// The lines of `file` that begin at `floor` or later.
-    ///
-    /// # Errors
-    /// When its length is unknown.
-    pub fn new(file: File, floor: u64) -> io::Result<Self> {
-        let at = file.metadata()?.len();
-        Ok(Self { file, floor, at, block: Vec::new(), first: 0, until: 0 })
+    /// The lines of `file` that begin at `floor` or later and end at `end`.
+    pub fn new(file: File, floor: u64, end: u64) -> Self {
+        Self { file, floor, at: end, block: Vec::new(), first: 0, until: 0, hits: None }
     }
 
     /// The line before those told so far, without its end.
@@ -57,11 +53,44 @@ impl Backwards {
         Ok(Some(&self.block[from..to]))
     }
 
+    /// The same of the lines that hold `text`, which is always the same and within a line. Blocks without it are
+    /// passed over as a whole.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn previous_with(&mut self, text: &Finder<'_>) -> io::Result<Option<&[u8]>> {
+        let hit = loop {
+            let (first, until) = (self.first, self.until);
+            let hits = self.hits.get_or_insert_with(|| {
+                text.find_iter(&self.block[first..until]).map(|at| first + at).collect()
+            });
+            match hits.pop() {
+                Some(hit) if hit < until => break hit,
+                Some(_) => {}
+                None if self.at <= self.floor => return Ok(None),
+                None => {
+                    self.until = first;
+                    self.fill()?;
+                }
+            }
+        };
+        let begin =
+            memchr::memrchr(b'\n', &self.block[self.first..hit]).map_or(self.first, |at| self.first + at + 1);
+        let end = memchr::memchr(b'\n', &self.block[hit..self.until]).map_or(self.until, |at| hit + at);
+        self.until = begin;
+        Ok(Some(&self.block[begin..end]))
+    }
+
     fn fill(&mut self) -> io::Result<()> {
+        self.hits = None;
         let from = self.at.saturating_sub(BLOCK).max(self.floor);
-        let mut block = vec![0; usize::try_from(self.at - from).unwrap_or(0)];
-        self.file.seek(SeekFrom::Start(from))?;
-        match self.file.read_exact(&mut block) {
+        let count = usize::try_from(self.at - from).unwrap_or(0);
+        // The line that the last block began in.
+        let rest = self.block[..self.first].to_vec();
+        let mut block = std::mem::take(&mut self.block);
+        block.resize(count + rest.len(), 0);
+        block[count..].copy_from_slice(&rest);
+        match self.file.read_exact_at(&mut block[..count], from) {
             Ok(()) => {}
             // It was cut short while we read: what was there is gone.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -70,8 +99,6 @@ impl Backwards {
             }
             Err(error) => return Err(error),
         }
-        // The line that the last block began in.
-        block.extend_from_slice(&self.block[..self.first]);
         self.at = from;
         self.first = match memchr::memchr(b'\n', &block) {
             _ if from == self.floor => 0,
@@ -94,8 +121,8 @@ pub fn tail(path: &Path, n: usize) -> Vec<String> {
 pub fn since(path: &Path, floor: u64, n: usize) -> Vec<String> {
     let Some((folder, name)) = path.parent().zip(path.file_name()) else { return Vec::new() };
     let Ok(file) = beneath::open_read(folder, Path::new(name)) else { return Vec::new() };
-    let floor = file.metadata().map_or(0, |about| if about.len() < floor { 0 } else { floor });
-    let Ok(mut lines) = Backwards::new(file, floor) else { return Vec::new() };
+    let Ok(end) = file.metadata().map(|about| about.len()) else { return Vec::new() };
+    let mut lines = Backwards::new(file, if end < floor { 0 } else { floor }, end);
     let mut found = Vec::new();
     while found.len() < n
         && let Ok(Some(line)) = lines.previous()
@@ -116,13 +143,28 @@ mod tests {
     use super::*;
     use crate::sys::atomic_write::write;
 
-    fn all(text: &[u8], floor: u64) -> Vec<Vec<u8>> {
+    fn open(text: &[u8]) -> (tempfile::TempDir, Backwards) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         write(&path, text, 0o644, None).unwrap();
-        let mut lines = Backwards::new(File::open(path).unwrap(), floor).unwrap();
+        let lines = Backwards::new(File::open(path).unwrap(), 0, text.len() as u64);
+        (folder, lines)
+    }
+
+    fn all(text: &[u8]) -> Vec<Vec<u8>> {
+        let (_folder, mut lines) = open(text);
         let mut found = Vec::new();
         while let Some(line) = lines.previous().unwrap() {
+            found.push(line.to_vec());
+        }
+        found.reverse();
+        found
+    }
+
+    fn with(text: &[u8], wanted: &str) -> Vec<Vec<u8>> {
+        let (_folder, mut lines) = open(text);
+        let mut found = Vec::new();
+        while let Some(line) = lines.previous_with(&Finder::new(wanted)).unwrap() {
             found.push(line.to_vec());
         }
         found.reverse();
@@ -150,14 +192,28 @@ mod tests {
     fn a_line_longer_than_a_block_comes_whole() {
         let long = vec![b'x'; 600 << 10];
         let text = [b"a\n".as_slice(), &long, b"\nb\n"].concat();
-        assert_eq!(all(&text, 0), [b"a".to_vec(), long, b"b".to_vec()]);
+        assert_eq!(all(&text), [b"a".to_vec(), long.clone(), b"b".to_vec()]);
+        assert_eq!(with(&text, "x"), [long]);
+        assert!(with(&text, "y").is_empty() && with(b"", "y").is_empty());
+    }
+
+    #[test]
+    fn a_line_that_two_blocks_share_is_found() {
+        let text: String = (0..100_000).map(|n| format!("line {n}\n")).collect();
+        let found = with(text.as_bytes(), "77");
+        let expected: Vec<_> =
+            text.lines().filter(|line| line.contains("77")).map(|it| it.as_bytes().to_vec()).collect();
+        assert_eq!(found, expected);
     }
 
     proptest! {
         #[test]
         fn they_are_the_lines_of_the_file(text in "[ab\n]{0,200}") {
             let lines: Vec<Vec<u8>> = text.lines().map(|line| line.as_bytes().to_vec()).collect();
-            prop_assert_eq!(all(text.as_bytes(), 0), lines);
+            let held: Vec<Vec<u8>> =
+                lines.iter().filter(|line| line.windows(2).any(|two| two == b"ab")).cloned().collect();
+            prop_assert_eq!(with(text.as_bytes(), "ab"), held);
+            prop_assert_eq!(all(text.as_bytes()), lines);
         }
     }
 }

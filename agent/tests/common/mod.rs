@@ -112,6 +112,7 @@ impl Runtime for FakeRuntime {
             listening: running.listening,
             workers: running.serves.iter().map(worker).collect(),
             options: running.options.clone(),
+            problem: None,
         })
     }
 
@@ -205,7 +206,7 @@ impl Agent {
 
     /// Asks, and hears how it ended.
     pub async fn end(&self, command: Command) -> Outcome {
-        self.ask(Who { via: "test".into(), user: "ann".into(), id: None }, command).await.1
+        self.ask(Who { via: "test".into(), user: "ann".into(), id: None, ..Who::default() }, command).await.1
     }
 
     pub fn paths(&self) -> AppPaths {
@@ -287,7 +288,7 @@ pub fn ask(deploy: Deploy) -> Ask {
     Ask {
         intent: Intent::Deploy,
         verb: "deploy",
-        who: Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()) },
+        who: Who { via: "salt".into(), user: "ann".into(), id: Some("jid7".into()), ..Who::default() },
         pillar: std::mem::take(&mut spec.env),
         spec,
         release: package.release,

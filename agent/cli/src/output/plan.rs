@@ -1,6 +1,6 @@
-//! The migrations of a plan, for people: each with its operations, and a mark at what is destructive.
+//! The migrations of a plan, for people: each with its operations, and a mark at what is not harmless.
 
-use flipside_api::{Migration, Migrations};
+use flipside_api::{Effect, Migration, Migrations};
 use serde_json::Value;
 
 use super::clean;
@@ -25,7 +25,11 @@ fn one(migration: &Migration) -> Vec<String> {
     let Migration { database, app, name, operations } = migration;
     let mut lines = vec![format!("    {}.{} ({})", clean(app), clean(name), clean(database))];
     for operation in operations {
-        let (mark, end) = if operation.destructive { ("!", "  destructive") } else { ("·", "") };
+        let (mark, end) = match operation.effect() {
+            Effect::Destructive => ("!", "  destructive"),
+            Effect::Breaking => ("!", "  held"),
+            Effect::Harmless => ("·", ""),
+        };
         lines.push(format!("      {mark} {} {}{end}", clean(&operation.kind), clean(&operation.subject)));
     }
     lines
@@ -38,11 +42,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_destructive_operation_is_marked() {
-        let operation =
-            |kind, destructive| json!({"kind": kind, "subject": "Post.x\n", "destructive": destructive});
+    fn an_operation_that_is_not_harmless_is_marked() {
+        let operation = |kind, effect: &str| json!({"kind": kind, "subject": "Post.x\n", "destructive": effect == "d", "breaking": effect == "b"});
         let waiting = json!({"database": "default", "app": "blog", "name": "0002_x",
-            "operations": [operation("RemoveField", true), operation("AddField", false)]});
+            "operations": [operation("RemoveField", "d"), operation("AddField", "b"), operation("AddIndex", "")]});
         let data = json!({"kind": "hot", "migrations": {"pending": [waiting]}});
         assert_eq!(
             migrations(Some(&data)),
@@ -50,7 +53,8 @@ mod tests {
                 "  migrations that wait:",
                 "    blog.0002_x (default)",
                 "      ! RemoveField Post.x\u{fffd}  destructive",
-                "      · AddField Post.x\u{fffd}",
+                "      ! AddField Post.x\u{fffd}  held",
+                "      · AddIndex Post.x\u{fffd}",
             ]
         );
         assert!(migrations(Some(&json!({"migrations": null}))).is_empty() && migrations(None).is_empty());

@@ -70,12 +70,15 @@ pub(super) fn cell(column: &str, value: Option<&Value>) -> String {
     }
 }
 
-/// Who asked, as the history has it: `{user, via, id}`.
+/// Who asked, as the history has it: `{user, via, id, uid}`. Where there is no job or event the user id counts.
 fn who(value: &Value) -> Option<String> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(clean);
-    match (text("user"), text("via")) {
-        (Some(user), Some(via)) => Some(format!("{user} ({via})")),
-        (user, via) => user.or(via),
+    let uid = value.get("uid").and_then(Value::as_u64).map(|uid| format!("uid {uid}"));
+    let way: Vec<String> = text("via").into_iter().chain(text("id").or(uid)).collect();
+    match (text("user"), way.join(" ")) {
+        (Some(user), way) if way.is_empty() => Some(user),
+        (Some(user), way) => Some(format!("{user} ({way})")),
+        (None, way) => Some(way).filter(|way| !way.is_empty()),
     }
 }
 
@@ -123,7 +126,15 @@ mod tests {
             ["CURRENT  RELEASE  WHO   NEW", "*        2-b      ann   7", "         1-a      bob\u{fffd}  -"]
         );
         assert_eq!(rows(&json!({"releases": data})).len(), 2);
-        let data = json!([{"who": {"user": "ann", "via": "salt", "id": null}, "ms": 1500}]);
-        assert_eq!(render(&rows(&data), &["who"]), ["WHO         TOOK", "ann (salt)  1.5 s"]);
+        let data = json!([{"who": {"user": "ann", "via": "salt", "id": "2026", "uid": 0}, "ms": 1500}]);
+        assert_eq!(render(&rows(&data), &["who"]), ["WHO              TOOK", "ann (salt 2026)  1.5 s"]);
+        for (said, shown) in [
+            (json!({"user": "bob", "via": "cli", "id": null, "uid": 7}), Some("bob (cli uid 7)")),
+            (json!({"user": "", "via": "event", "id": "r1"}), Some("event r1")),
+            (json!({"user": "bob", "via": ""}), Some("bob")),
+            (json!({"lines": 3}), None),
+        ] {
+            assert_eq!(who(&said).as_deref(), shown);
+        }
     }
 }

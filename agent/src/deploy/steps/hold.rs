@@ -1,31 +1,34 @@
 //! Ends the old workers gently before a migration that would break them; requests wait in the listener.
+//!
+//! The mark is made anew then: what was written since the first one was answered for, and a failure that puts the
+//! databases back must not lose it.
 
 use std::time::Duration;
 
 use flipside_api::Failure;
 
-use super::super::{
-    context::Context,
-    fault::{Moment, point},
+use super::{
+    super::{
+        context::Context,
+        fault::{Moment, point},
+    },
+    mark,
 };
 use crate::{app::deployment::Step, runtime::crew::Runs};
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
-    if !ctx.is_held() {
-        return Ok("not needed: no migration is destructive".to_owned());
-    }
     ctx.runtime.dismiss(&ctx.paths, Runs::End).await?;
     let after = ctx.work.spec.maintenance_after;
     ctx.page.show_after(Duration::from_secs(u64::from(after)));
     ctx.runtime.hold(&ctx.paths).await?;
     point(Step::Hold, Moment::During).await?;
+    if ctx.will(Step::Mark) {
+        mark::make(ctx).await?;
+    }
     Ok(format!("requests wait; after {after} s new ones get the maintenance page"))
 }
 
 pub(super) async fn undo(ctx: &Context) -> Result<(), Failure> {
-    if !ctx.is_held() {
-        return Ok(());
-    }
     let started = start_old(ctx).await;
     ctx.page.hide().await?;
     started

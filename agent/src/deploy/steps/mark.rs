@@ -22,10 +22,15 @@ pub(super) fn folder(ctx: &Context) -> PathBuf {
 }
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
-    let folder = folder(ctx);
-    beneath::ensure_dir(&folder, 0o700, ctx.owner()).map_err(|error| fault("cannot make a mark", &error))?;
+    beneath::ensure_dir(&folder(ctx), 0o700, ctx.owner())
+        .map_err(|error| fault("cannot make a mark", &error))?;
     point(Step::Mark, Moment::During).await?;
-    sqlite(ctx, "mark", &folder).await
+    make(ctx).await
+}
+
+/// Copies the databases as they are now, over the copies that are there.
+pub(super) async fn make(ctx: &Context) -> Result<String, Failure> {
+    sqlite(ctx, "mark", &folder(ctx)).await
 }
 
 pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {

@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use flipside_api::{Code, Failure};
+use flipside_api::{Code, Effect, Failure};
 
 use super::super::{
     context::Context,
@@ -26,17 +26,22 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     }
     let migrations = &found.migrations;
     let waiting = schema::waiting(migrations);
-    let Some(what) = schema::destructive(migrations) else {
+    let Some(what) = schema::doing(migrations, Effect::Breaking) else {
         return Ok(format!("{waiting}, none destructive"));
     };
-    if !ctx.work.allow.iter().any(|risk| risk == DESTRUCTIVE) {
-        return Err(refused(ctx, &what));
+    let destructive = schema::doing(migrations, Effect::Destructive);
+    if let Some(destructive) = &destructive
+        && !ctx.work.allow.iter().any(|risk| risk == DESTRUCTIVE)
+    {
+        return Err(refused(ctx, destructive));
     }
     // Where nothing runs there is nobody whose requests could be held.
-    if ctx.will(Step::Hold) {
+    if ctx.work.was_up && !ctx.is_held() {
         ctx.hold_instead().await?;
     }
-    Ok(format!("{waiting}; destructive and allowed: {what}"))
+    let why =
+        if destructive.is_some() { "destructive and allowed" } else { "the old code cannot write with" };
+    Ok(format!("{waiting}; {why}: {what}"))
 }
 
 fn refused(ctx: &Context, what: &str) -> Failure {

@@ -1,7 +1,7 @@
 //! How a command goes, as events. They cross the master in clear and end in its logs, so they hold what happened
 //! and no line of anybody's output: a traceback may quote a password.
 
-use flipside_api::{Command, Outcome, Progress, Who};
+use flipside_api::{AppName, Command, Outcome, Progress, Who};
 use serde_json::{Map, Value, json};
 
 /// The most that the data of an answer may take, in bytes.
@@ -121,6 +121,15 @@ impl Subject {
     }
 }
 
+/// How an app is has changed: what is wrong with it now.
+pub(super) fn health(minion: &str, app: &AppName, problems: &[String]) -> (String, Value) {
+    let text = |problem: &String| problem.chars().take(1000).collect::<String>();
+    let problems: Vec<String> = problems.iter().take(20).map(text).collect();
+    let data =
+        json!({ "v": 1, "minion": minion, "app": app, "ok": problems.is_empty(), "problems": problems });
+    (format!("flipside/on/health/{app}"), data)
+}
+
 #[cfg(test)]
 mod tests {
     use flipside_api::{Backup, Code, Failure, Release, State};
@@ -129,7 +138,7 @@ mod tests {
 
     fn subject() -> Subject {
         let command = Command::Reload(Release { app: "blog".parse().unwrap(), wait: 0 });
-        let who = Who { via: "event".into(), user: String::new(), id: Some("r1".into()) };
+        let who = Who { via: "event".into(), user: String::new(), id: Some("r1".into()), ..Who::default() };
         Subject::of("web1", &who, &command).unwrap()
     }
 

@@ -2,12 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flipside_api::{Command, Failure, Outcome, Reply, State, Who};
+use flipside_api::{AppName, Command, Failure, Outcome, Reply, State, Who};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 
-use super::{answer::Subject, request::Asked};
+use super::{
+    answer::{self, Subject},
+    request::Asked,
+};
 use crate::{
     db::{Db, outbox::About},
     host::chain,
@@ -67,7 +70,7 @@ impl Herald {
             minion: self.minion.clone(),
             verb: asked.verb.to_owned(),
             app: asked.app.to_string(),
-            who: Who { via: "event".into(), user: String::new(), id: asked.id.clone() },
+            who: Who { via: "event".into(), user: String::new(), id: asked.id.clone(), ..Who::default() },
         };
         let outcome = Outcome::bad(State::Refused, failure);
         let herald = Arc::clone(self);
@@ -132,6 +135,10 @@ impl Herald {
             verb: subject.verb.clone(),
             request: subject.who.id.clone(),
         };
+        self.announce(about, tag, &data).await;
+    }
+
+    async fn announce(&self, about: About, tag: String, data: &Value) {
         match self.db.announce(about, tag, data.to_string(), clock::now_ms()).await {
             Ok(()) => self.news.notify_one(),
             Err(error) => tracing::error!(error = chain(&error), "OutboxFailed"),
@@ -145,5 +152,13 @@ impl Witness for Arc<Herald> {
         let Some(subject) = Subject::of(&self.minion, who, command) else { return };
         let herald = Self::clone(self);
         self.tasks.spawn(async move { herald.follow(&subject, heard).await });
+    }
+
+    fn health(&self, app: &AppName, problems: Vec<String>) {
+        let about =
+            About { deployment: None, app: app.to_string(), verb: "health".to_owned(), request: None };
+        let (tag, data) = answer::health(&self.minion, app, &problems);
+        let herald = Self::clone(self);
+        self.tasks.spawn(async move { herald.announce(about, tag, &data).await });
     }
 }

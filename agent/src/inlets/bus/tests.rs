@@ -129,7 +129,7 @@ async fn answers_wait_for_a_minion_that_is_away_and_outlive_the_agent() {
     let mut stage = Stage::new();
     stage.start();
     tokio::task::yield_now().await;
-    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()) };
+    let who = Who { via: "salt".into(), user: "ann".into(), id: Some("jid1".into()), ..Who::default() };
     let mut heard = stage.router.submit(Request::new(who, reload()));
     while heard.next().await.is_some() {}
     stage.stop.cancel();
@@ -183,7 +183,8 @@ async fn a_dead_bus_holds_up_no_command() {
     tokio::task::yield_now().await;
     let begin = std::time::Instant::now();
     for n in 0..400 {
-        let who = Who { via: "salt".into(), user: String::new(), id: Some(format!("j{n}")) };
+        let who =
+            Who { via: "salt".into(), user: String::new(), id: Some(format!("j{n}")), ..Who::default() };
         let mut heard = stage.router.submit(Request::new(who, reload()));
         while heard.next().await.is_some() {}
     }

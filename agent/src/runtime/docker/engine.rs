@@ -49,8 +49,9 @@ impl EngineError {
         let failure = Failure::new(Code::Host, chain(self));
         match self {
             Self::Absent { .. } => failure.hint(
-                "install and start the engine (apt-get install docker.io), name its socket as docker_socket in \
-                 agent.toml, or say runtime: process in the app's pillar",
+                "start the engine (systemctl start docker; apt-get install docker.io where there is none), name \
+                 its socket as docker_socket in agent.toml, or say runtime: process in the app's pillar; requests \
+                 wait, and what should run is started as soon as it is back",
             ),
             Self::Refused { .. } => failure,
         }

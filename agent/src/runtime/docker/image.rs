@@ -36,8 +36,11 @@ use crate::{
 /// The name of the images, without a tag.
 const NAME: &str = "flipside-runtime";
 
+/// What all of them have, also those that lost their name.
+const LABEL: &str = "flipside.runtime";
+
 /// Changes when what is made of the same packages changes.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// How long `dpkg-query` and the import may take on a busy disk.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -225,6 +228,7 @@ async fn import(docker: &Docker, tag: &str, files: &BTreeSet<PathBuf>) -> Result
         from_src: Some("-".to_owned()),
         repo: Some(NAME.to_owned()),
         tag: Some(tag.to_owned()),
+        changes: vec![format!("LABEL {LABEL}=1")],
         ..CreateImageOptions::default()
     };
     let mut said = docker.create_image(Some(options), Some(body_try_stream(pack)), None);
@@ -244,14 +248,15 @@ async fn import(docker: &Docker, tag: &str, files: &BTreeSet<PathBuf>) -> Result
     Err(Failure::new(Code::Host, "cannot pack the image: tar failed").hint("the agent's log says why"))
 }
 
-/// Removes the images of earlier packages; one that a container still runs from stays.
+/// Removes the images of earlier packages, and those whose name another agent gave to its own, made at the same
+/// time; one that a container still runs from stays.
 async fn forget_older(docker: &Docker, name: &str) {
-    let filters = HashMap::from([("reference".to_owned(), vec![NAME.to_owned()])]);
+    let filters = HashMap::from([("label".to_owned(), vec![LABEL.to_owned()])]);
     let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
     let images = docker.list_images(Some(options)).await.unwrap_or_default();
-    for older in images.iter().flat_map(|image| &image.repo_tags).filter(|tag| tag.as_str() != name) {
-        if docker.remove_image(older, None::<RemoveImageOptions>, None).await.is_ok() {
-            tracing::info!(image = older, "RuntimeImageRemoved");
+    for older in images.iter().filter(|image| !image.repo_tags.iter().any(|tag| tag == name)) {
+        if docker.remove_image(&older.id, None::<RemoveImageOptions>, None).await.is_ok() {
+            tracing::info!(image = older.id, "RuntimeImageRemoved");
         }
     }
 }

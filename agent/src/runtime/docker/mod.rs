@@ -44,6 +44,11 @@ impl Containers {
         format!("docker {:?} {} {}", spec.memory, processors(spec), self.packages.join(" "))
     }
 
+    /// Whether the engine is there.
+    pub(super) async fn reach(&self) -> Result<(), Failure> {
+        Ok(connect(&self.socket).await.map(drop)?)
+    }
+
     /// Makes sure that the engine is there and has the image; says what was made for that.
     pub(super) async fn ready(&self, spec: &InstanceSpec) -> Result<String, Failure> {
         let docker = connect(&self.socket).await?;

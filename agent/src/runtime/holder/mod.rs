@@ -9,7 +9,7 @@ pub(crate) mod crew;
 mod instance;
 pub mod life;
 pub(crate) mod listener;
-mod pauses;
+pub(crate) mod pauses;
 pub mod protocol;
 
 use std::{

@@ -7,7 +7,7 @@ const FIRST: Duration = Duration::from_millis(500);
 const LAST: Duration = Duration::from_secs(30);
 
 /// What ran this long is taken to be well: the pauses begin anew.
-const WELL: Duration = Duration::from_secs(60);
+pub(crate) const WELL: Duration = Duration::from_secs(60);
 
 /// The pauses of one program.
 #[derive(Debug, Default)]

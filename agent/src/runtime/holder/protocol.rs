@@ -194,6 +194,8 @@ pub struct PostState {
     pub since: i64,
     /// How often it was started again.
     pub restarts: u32,
+    /// How often in a row it ended soon after its start.
+    pub brief: u32,
     /// How it ended the last time, or why it could not be started.
     pub ended: Option<String>,
 }

@@ -107,8 +107,14 @@ impl Runtime for ProcessRuntime {
             options: instances.iter().rfind(|i| !i.retiring).map(|i| i.options.clone()),
             ..Observed::default()
         };
-        for instance in instances {
-            observed.workers.extend(workers(paths, &instance).await.into_iter().map(|seen| seen.worker));
+        for instance in &instances {
+            observed.workers.extend(workers(paths, instance).await.into_iter().map(|seen| seen.worker));
+        }
+        if observed.workers.is_empty()
+            && let Some(instance) = instances.iter().rfind(|instance| !instance.retiring)
+        {
+            let away = self.awaits_engine(instance).await.err().map(|failure| failure.message);
+            observed.problem = away.or_else(|| instance.refused.clone());
         }
         Ok(observed)
     }
@@ -189,6 +195,14 @@ impl ProcessRuntime {
         if self.units { unit::limit(&spec.paths, spec.memory).await } else { Ok(()) }
     }
 
+    /// Fails where an instance has no process because the engine is away: it will be started when that is back.
+    async fn awaits_engine(&self, instance: &Instance) -> Result<(), Failure> {
+        match &self.containers {
+            Some(containers) if instance.pid.is_none() => containers.reach().await,
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until the running instance serves `release`, and brings it there where it serves another.
     async fn confirm(
         &self,
@@ -210,6 +224,7 @@ impl ProcessRuntime {
         release: &ReleaseId,
         instance: &Instance,
     ) -> Result<(), Failure> {
+        self.awaits_engine(instance).await?;
         let mark = LogMark::now(spec.paths.log());
         let seen = workers(&spec.paths, instance).await;
         let old: HashSet<u32> = seen.iter().map(Seen::pid).collect();

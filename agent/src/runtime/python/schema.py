@@ -30,7 +30,7 @@ def look(named: Iterable[tuple[str, str]] = ()) -> dict[str, Any] | None:
     if not apps.ready:
         django.setup()
     report: dict[str, Any] = {"databases": [], "pending": [], "unknown": [], "named": []}
-    room = [MOST]
+    room, made = [MOST], set()
     for alias in aliases(settings.DATABASES):
         connection, is_there = reader(connections[alias])
         try:
@@ -45,13 +45,13 @@ def look(named: Iterable[tuple[str, str]] = ()) -> dict[str, Any] | None:
             if is_there:
                 loader.check_consistent_history(connection)
             for migration, _ in executor.migration_plan(loader.graph.leaf_nodes()):
-                report["pending"].append(described(alias, migration, room, with_operations=not empty))
+                report["pending"].append(described(alias, migration, room, made, with_operations=not empty))
             report["unknown"] += [
                 {"database": alias, "app": app, "name": name} for app, name in unknown(loader, applied)
             ]
             for key in named:
                 if key in loader.disk_migrations:
-                    report["named"].append(described(alias, loader.disk_migrations[key], room))
+                    report["named"].append(described(alias, loader.disk_migrations[key], room, made))
         finally:
             if is_there:
                 connection.close()
@@ -95,18 +95,23 @@ def unknown(loader: Any, applied: Iterable[tuple[str, str]]) -> list[tuple[str, 
     return sorted(key for key in applied if key not in loader.disk_migrations and key not in replaced)
 
 
-def described(alias: str, migration: Any, room: list[int], with_operations: bool = True) -> dict[str, Any]:
-    """A migration with its operations; on an empty database there is nothing that they could lose."""
+def described(
+    alias: str, migration: Any, room: list[int], made: set[tuple[str, ...]], with_operations: bool = True
+) -> dict[str, Any]:
+    """A migration with its operations; on an empty database there is nothing that they could lose. `made` are
+    the models that the migrations before it create, of which the code of before knows nothing."""
     operations = []
     for operation in flat(migration.operations) if with_operations else ():
         if not is_allowed(alias, migration.app_label, operation):
             continue
-        losing = is_destructive(operation)
+        model = (alias, migration.app_label, model_of(operation))
+        if type(operation).__name__ == "CreateModel":
+            made.add(model)
+        losing, breaking = is_destructive(operation), is_breaking(operation) and model not in made
         room[0] -= 1
-        if losing or room[0] >= 0:
-            operations.append(
-                {"kind": type(operation).__name__, "subject": subject(operation), "destructive": losing}
-            )
+        if losing or breaking or room[0] >= 0:
+            told = {"kind": type(operation).__name__, "subject": subject(operation)}
+            operations.append(told | {"destructive": losing, "breaking": breaking})
     return {
         "database": alias,
         "app": migration.app_label,
@@ -145,17 +150,34 @@ def is_destructive(operation: Any) -> bool:
     return isinstance(operation, losing) or not operation.reversible
 
 
+def is_breaking(operation: Any) -> bool:
+    """Whether the code of before cannot write any more, though nothing is lost: its inserts leave out a column
+    that must have a value, and Django keeps a default in the database only where `db_default` says so."""
+    from django.db import migrations
+    from django.db.models import NOT_PROVIDED
+
+    if not isinstance(operation, migrations.AddField):
+        return False
+    field = operation.field
+    given = getattr(field, "db_default", NOT_PROVIDED) is not NOT_PROVIDED
+    return not (given or field.null or field.many_to_many or getattr(field, "generated", False))
+
+
 def is_allowed(alias: str, app: str, operation: Any) -> bool:
     """Whether the project's routers let it run on this database."""
     from django.db import router
 
     hints = dict(getattr(operation, "hints", None) or {})
-    for name in ("model_name_lower", "new_name_lower", "name_lower"):
-        model = getattr(operation, name, None)
-        # The names of a field, an index or a constraint are no models; their operations name theirs first.
-        if model:
-            hints.setdefault("model_name", model)
+    if model := model_of(operation):
+        hints.setdefault("model_name", model)
     return router.allow_migrate(alias, app, **hints)
+
+
+def model_of(operation: Any) -> str:
+    """The model that it is about, in lower case; empty where there is none."""
+    # The names of a field, an index or a constraint are no models; their operations name theirs first.
+    names = ("model_name_lower", "new_name_lower", "name_lower")
+    return next((model for name in names if (model := getattr(operation, name, None))), "")
 
 
 def subject(operation: Any) -> str:

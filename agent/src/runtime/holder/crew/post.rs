@@ -6,7 +6,10 @@ use tokio::time::{Instant, sleep};
 
 use super::{Crew, board::Board, program};
 use crate::{
-    runtime::holder::{pauses::Pauses, protocol::Post},
+    runtime::holder::{
+        pauses::{Pauses, WELL},
+        protocol::Post,
+    },
     sys::{
         clock,
         exec::{self, Until},
@@ -31,7 +34,8 @@ impl Keeper {
             let ended =
                 self.once(&label).await.unwrap_or_else(|error| format!("could not be started: {error}"));
             let goes_on = self.until.borrow().is_none();
-            let pause = pauses.after(begun.elapsed());
+            let ran = begun.elapsed();
+            let pause = pauses.after(ran);
             tracing::info!(worker = label, ended, goes_on, "BackgroundWorkerEnded");
             if goes_on && let Ok(mut pen) = self.board.log() {
                 pen.line(&label, &format!("it {ended}; next start in {} ms", pause.as_millis()));
@@ -40,6 +44,7 @@ impl Keeper {
                 post.pid = None;
                 post.ended = Some(ended);
                 post.restarts += u32::from(goes_on);
+                post.brief = if ran < WELL { post.brief + 1 } else { 0 };
             });
             if goes_on {
                 tokio::select! {
