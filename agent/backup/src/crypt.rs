@@ -7,7 +7,8 @@
 
 use std::io::{Read, Write};
 
-use chacha20poly1305::{AeadInPlace, KeyInit, XChaCha20Poly1305, XNonce};
+use bytes::{Bytes, BytesMut};
+use chacha20poly1305::{AeadInPlace, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -52,41 +53,44 @@ impl EpochKey {
         Self(rand::random())
     }
 
-    /// The object: header, then `body` encrypted and authenticated with it.
+    /// Makes an object of `object`, which is room for the header and then the body: encrypted in its place, and
+    /// authenticated with the header.
     ///
     /// # Errors
-    /// When it is too large for the cipher.
-    pub fn seal(&self, header: &Header, body: &[u8]) -> Result<Vec<u8>, CryptError> {
-        let head = header.encode();
-        let mut object = Vec::with_capacity(HEADER + body.len() + TAG);
-        object.extend(head);
-        object.extend(body);
-        let cipher = XChaCha20Poly1305::new((&self.0).into());
-        let tag = cipher
-            .encrypt_in_place_detached(XNonce::from_slice(&header.nonce), &head, &mut object[HEADER..])
+    /// When it has no room or is too large for the cipher.
+    pub fn seal(&self, header: &Header, mut object: Vec<u8>) -> Result<Vec<u8>, CryptError> {
+        let (room, body) = object
+            .split_at_mut_checked(HEADER)
+            .ok_or(CryptError::Refused("it has no room for its header"))?;
+        room.copy_from_slice(&header.encode());
+        let tag = XChaCha20Poly1305::new((&self.0).into())
+            .encrypt_in_place_detached(XNonce::from_slice(&header.nonce), room, body)
             .map_err(|_| CryptError::Refused("it is too large to encrypt"))?;
         object.extend(tag);
         Ok(object)
     }
 
-    /// The body of an object whose header is `header`.
+    /// The body of an object whose header is `header`; without a copy, if nobody else holds the object.
     ///
     /// # Errors
     /// When a byte of it is not what was sealed.
-    pub fn open(&self, header: &Header, object: &[u8]) -> Result<Vec<u8>, CryptError> {
+    pub fn open(&self, header: &Header, object: Bytes) -> Result<Bytes, CryptError> {
         let broken = || CryptError::Refused("it was altered, cut or encrypted under another key");
-        let sealed = object.get(HEADER..).ok_or_else(broken)?;
-        let (body, tag) = sealed.split_at_checked(sealed.len().wrapping_sub(TAG)).ok_or_else(broken)?;
-        let mut body = body.to_vec();
+        let mut body = BytesMut::from(object);
+        if body.len() < HEADER + TAG {
+            return Err(broken());
+        }
+        let head = body.split_to(HEADER);
+        let tag = body.split_off(body.len() - TAG);
         XChaCha20Poly1305::new((&self.0).into())
             .decrypt_in_place_detached(
                 XNonce::from_slice(&header.nonce),
-                &object[..HEADER],
+                &head,
                 &mut body,
-                tag.into(),
+                Tag::from_slice(&tag),
             )
             .map_err(|_| broken())?;
-        Ok(body)
+        Ok(body.freeze())
     }
 
     fn commitment(&self, chain: ChainId, epoch: u32) -> String {
@@ -376,15 +380,16 @@ mod tests {
             nonce: rand::random(),
         };
         let key = EpochKey::random();
-        let object = key.seal(&header, b"hello").unwrap();
-        assert_eq!(key.open(&header, &object).unwrap(), b"hello");
+        let plain = [&[0; HEADER][..], b"hello"].concat();
+        let object = Bytes::from(key.seal(&header, plain).unwrap());
+        assert_eq!(&key.open(&header, object.clone()).unwrap()[..], b"hello");
         for at in 0..object.len() {
-            let mut broken = object.clone();
+            let mut broken = object.to_vec();
             broken[at] ^= 1;
-            let opened = Header::parse(&broken).map(|header| key.open(&header, &broken));
+            let opened = Header::parse(&broken).map(|header| key.open(&header, broken.into()));
             assert!(!matches!(opened, Some(Ok(_))), "byte {at}");
-            assert!(key.open(&header, &object[..at]).is_err(), "cut at {at}");
+            assert!(key.open(&header, object.slice(..at)).is_err(), "cut at {at}");
         }
-        assert!(EpochKey::random().open(&header, &object).is_err());
+        assert!(EpochKey::random().open(&header, object).is_err());
     }
 }

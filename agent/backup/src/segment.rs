@@ -3,14 +3,18 @@
 //! Pages come in order, in blocks of 16. A block is one zstd frame; the old images of its pages, where the
 //! reader is certain to have them, are the frame's prefix. docs/backup-format.md is the law of the bytes.
 
+use bytes::Bytes;
 use zstd::zstd_safe::{CCtx, CParameter, DCtx, get_error_name};
 
-use crate::pages::{Hash, page_hash};
+use crate::{
+    chain::HEADER,
+    pages::{Hash, page_hash},
+};
 
 /// Pages in a block.
 pub(crate) const BLOCK: usize = 16;
 /// Bytes of pages in a part; what a part takes in memory.
-pub(crate) const PART: usize = 8 << 20;
+pub(crate) const PART: usize = 4 << 20;
 const LEVEL: i32 = 3;
 
 /// What an object says of itself, inside.
@@ -43,7 +47,8 @@ pub(crate) struct Block {
     /// In order; bit i of `whole` says that page i has no old image.
     pub(crate) pgnos: Vec<u32>,
     pub(crate) whole: u16,
-    pub(crate) zstd: Vec<u8>,
+    /// A part of the body's own bytes.
+    pub(crate) zstd: Bytes,
 }
 
 /// Why an object's inside could not be made or understood.
@@ -129,9 +134,13 @@ fn gather_block(
     Ok(gathered)
 }
 
-/// The inside of one part.
-pub(crate) fn encode(meta: &Meta, parts: &[[u8; 32]], blocks: &[Gathered]) -> Result<Vec<u8>, SegmentError> {
-    let mut out = Vec::new();
+/// The inside of one part, behind room for its header. Each block's pages are let go once they are packed.
+pub(crate) fn encode(
+    meta: &Meta,
+    parts: &[[u8; 32]],
+    mut blocks: Vec<Gathered>,
+) -> Result<Vec<u8>, SegmentError> {
+    let mut out = vec![0; HEADER];
     out.push(u8::from(meta.full));
     out.extend(meta.page_size.to_be_bytes());
     out.extend(meta.page_count.to_be_bytes());
@@ -144,13 +153,14 @@ pub(crate) fn encode(meta: &Meta, parts: &[[u8; 32]], blocks: &[Gathered]) -> Re
     let mut context = CCtx::try_create().ok_or(SegmentError::Zstd("out of memory"))?;
     context.set_parameter(CParameter::CompressionLevel(LEVEL)).map_err(named)?;
     let mut packed = Vec::new();
-    for Gathered { pgnos, whole, content, prefix } in blocks {
+    for Gathered { pgnos, whole, content, prefix } in &mut blocks {
+        let content = std::mem::take(content);
         packed.clear();
         packed.reserve(zstd::zstd_safe::compress_bound(content.len()));
         if !prefix.is_empty() {
             context.ref_prefix(prefix).map_err(named)?;
         }
-        context.compress2(&mut packed, content).map_err(named)?;
+        context.compress2(&mut packed, &content).map_err(named)?;
         out.push(u8::try_from(pgnos.len()).map_err(|_| SegmentError::Malformed("a block is too large"))?);
         out.extend(whole.to_be_bytes());
         pgnos.iter().for_each(|pgno| out.extend(pgno.to_be_bytes()));
@@ -165,23 +175,25 @@ fn count(n: usize) -> Result<u32, SegmentError> {
 }
 
 impl Block {
-    /// The pages, one after the other; `prefix` is the old images of those that have one.
+    /// Puts the pages into `content`, one after the other; `prefix` is the old images of those that have one.
     /// `context` must not have been given another prefix; without one it may be used again.
     pub(crate) fn decode<'p>(
         &self,
         context: &mut DCtx<'p>,
         prefix: &'p [u8],
         page_size: u32,
-    ) -> Result<Vec<u8>, SegmentError> {
+        content: &mut Vec<u8>,
+    ) -> Result<(), SegmentError> {
         let named = |code| SegmentError::Zstd(get_error_name(code));
         let length = self.pgnos.len() * page_size as usize;
         if !prefix.is_empty() {
             context.ref_prefix(prefix).map_err(named)?;
         }
-        let mut content = Vec::with_capacity(length);
-        context.decompress(&mut content, &self.zstd).map_err(named)?;
+        content.clear();
+        content.reserve_exact(length);
+        context.decompress(content, &self.zstd).map_err(named)?;
         if content.len() == length {
-            Ok(content)
+            Ok(())
         } else {
             Err(SegmentError::Malformed("a block has not the length of its pages"))
         }
@@ -195,8 +207,8 @@ impl Block {
 
 impl Body {
     /// Takes an object's inside apart.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SegmentError> {
-        let mut from = Cursor(bytes);
+    pub(crate) fn parse(bytes: &Bytes) -> Result<Self, SegmentError> {
+        let mut from = Cursor { all: bytes, rest: bytes };
         let full = match from.u8()? {
             0 => false,
             1 => true,
@@ -221,7 +233,7 @@ impl Body {
         for _ in 0..from.u32()? {
             blocks.push(from.block(&meta)?);
         }
-        if from.0.is_empty() {
+        if from.rest.is_empty() {
             Ok(Self { meta, parts, blocks })
         } else {
             Err(SegmentError::Malformed("bytes follow"))
@@ -229,12 +241,15 @@ impl Body {
     }
 }
 
-struct Cursor<'a>(&'a [u8]);
+struct Cursor<'a> {
+    all: &'a Bytes,
+    rest: &'a [u8],
+}
 
 impl<'a> Cursor<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], SegmentError> {
-        let (head, rest) = self.0.split_at_checked(n).ok_or(SegmentError::Malformed("it is cut short"))?;
-        self.0 = rest;
+        let (head, rest) = self.rest.split_at_checked(n).ok_or(SegmentError::Malformed("it is cut short"))?;
+        self.rest = rest;
         Ok(head)
     }
 
@@ -267,7 +282,8 @@ impl<'a> Cursor<'a> {
             pgnos.push(pgno);
         }
         let length = self.u32()? as usize;
-        Ok(Block { pgnos, whole, zstd: self.take(length)?.to_vec() })
+        let zstd = self.all.slice_ref(self.take(length)?);
+        Ok(Block { pgnos, whole, zstd })
     }
 }
 
@@ -312,7 +328,7 @@ mod tests {
         let mut images = Two(new.clone(), on_disk);
         let base = |n: u32| Some(recorded[n as usize - 1]);
         let blocks = gather(4096, &changes, &mut images, &base).unwrap();
-        let bytes = encode(&meta, &[[7; 32]], &blocks).unwrap();
+        let bytes = Bytes::from(encode(&meta, &[[7; 32]], blocks).unwrap()).slice(HEADER..);
         assert!(bytes.len() < 6000, "{}", bytes.len());
 
         let body = Body::parse(&bytes).unwrap();
@@ -320,14 +336,15 @@ mod tests {
         for block in &body.blocks {
             let olds = block.pgnos.iter().enumerate().filter(|(i, _)| !block.is_whole(*i));
             let prefix: Vec<u8> = olds.flat_map(|(_, n)| old[*n as usize - 1].clone()).collect();
-            let content = block.decode(&mut DCtx::create(), &prefix, 4096).unwrap();
+            let mut content = Vec::new();
+            block.decode(&mut DCtx::create(), &prefix, 4096, &mut content).unwrap();
             for (page, n) in content.chunks(4096).zip(&block.pgnos) {
                 assert_eq!(page, new[*n as usize - 1]);
             }
         }
         assert!(body.blocks[0].is_whole(3) && !body.blocks[0].is_whole(4));
         for cut in 0..bytes.len() {
-            assert!(Body::parse(&bytes[..cut]).is_err());
+            assert!(Body::parse(&bytes.slice(..cut)).is_err());
         }
     }
 }

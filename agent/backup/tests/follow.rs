@@ -174,6 +174,17 @@ fn a_replaced_deleted_and_new_database_goes_on_in_the_same_chain() {
     bed.same(Target::Latest);
     bed.restore(Target::Position(first), "first.db").unwrap();
     assert_eq!(dump(&bed.path("first.db")), before);
+
+    // The last look of a follower is at what is there then.
+    app.execute("VACUUM INTO ?1", [bed.path("other.db").to_str()]).unwrap();
+    drop(app);
+    insert(&rusqlite::Connection::open(bed.path("other.db")).unwrap(), 7);
+    for left in ["app.db-wal", "app.db-shm"] {
+        let _ = std::fs::remove_file(bed.path(left));
+    }
+    std::fs::rename(bed.path("other.db"), bed.db()).unwrap();
+    following.stop().unwrap();
+    bed.same(Target::Latest);
 }
 
 #[test]

@@ -50,6 +50,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Inner {
+    /// How often any of it has changed.
+    changes: u64,
     stopping: bool,
     /// Set when the follower has captured its last.
     captured_all: bool,
@@ -81,8 +83,7 @@ impl Control {
 
     /// Tells the follower to capture a last time, upload what it can, and end.
     pub fn stop(&self) {
-        self.lock().stopping = true;
-        self.0.changed.notify_all();
+        self.change(|inner| inner.stopping = true);
     }
 
     /// How it is.
@@ -98,6 +99,7 @@ impl Control {
         let deadline = Instant::now() + patience;
         let mut inner = self.lock();
         inner.wanted += 1;
+        inner.changes += 1;
         let ticket = inner.wanted;
         self.0.changed.notify_all();
         loop {
@@ -119,8 +121,7 @@ impl Control {
 
     /// Asks for a new full snapshot.
     pub fn snapshot_now(&self) {
-        self.lock().snapshot_wanted = true;
-        self.0.changed.notify_all();
+        self.change(|inner| inner.snapshot_wanted = true);
     }
 
     pub(crate) fn take_snapshot_wanted(&self) -> bool {
@@ -138,20 +139,15 @@ impl Control {
     }
 
     pub(crate) fn answer(&self, ticket: u64, seq: u64) {
-        let mut inner = self.lock();
-        (inner.answered, inner.answer) = (ticket, seq);
-        drop(inner);
-        self.0.changed.notify_all();
+        self.change(|inner| (inner.answered, inner.answer) = (ticket, seq));
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.lock().status);
-        self.0.changed.notify_all();
+        self.change(|inner| change(&mut inner.status));
     }
 
     pub(crate) fn captured_all(&self) {
-        self.lock().captured_all = true;
-        self.0.changed.notify_all();
+        self.change(|inner| inner.captured_all = true);
     }
 
     pub(crate) fn has_captured_all(&self) -> bool {
@@ -160,8 +156,9 @@ impl Control {
 
     /// Something that no patience mends.
     pub(crate) fn fail(&self, why: String) {
-        self.lock().fatal.get_or_insert(why);
-        self.0.changed.notify_all();
+        self.change(|inner| {
+            inner.fatal.get_or_insert(why);
+        });
     }
 
     pub(crate) fn fatal(&self) -> Option<String> {
@@ -169,16 +166,34 @@ impl Control {
     }
 
     pub(crate) fn end(&self) {
-        let mut inner = self.lock();
-        (inner.ended, inner.captured_all) = (true, true);
-        drop(inner);
-        self.0.changed.notify_all();
+        self.change(|inner| (inner.ended, inner.captured_all) = (true, true));
     }
 
     /// Waits for a change, or for the time to pass.
     pub(crate) fn wait(&self, at_most: Duration) {
         let inner = self.lock();
         drop(self.0.changed.wait_timeout(inner, at_most));
+    }
+
+    /// How often anything has changed.
+    pub(crate) fn changes(&self) -> u64 {
+        self.lock().changes
+    }
+
+    /// Waits for a change since there were `seen`, or for the time to pass.
+    pub(crate) fn wait_since(&self, seen: u64, at_most: Duration) {
+        let inner = self.lock();
+        if inner.changes == seen {
+            drop(self.0.changed.wait_timeout(inner, at_most));
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = self.lock();
+        change(&mut inner);
+        inner.changes += 1;
+        drop(inner);
+        self.0.changed.notify_all();
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -76,22 +76,22 @@ impl Making<'_> {
             segment::gather(self.meta.page_size, slice, images, base)
                 .map_err(|error| PackError::Segment(error).into())
         };
-        let finish = |part: usize, hashes: &[[u8; 32]], blocks: &[Gathered]| -> Result<[u8; 32], E> {
+        let finish = |part: usize, hashes: &[[u8; 32]], blocks: Vec<Gathered>| -> Result<[u8; 32], E> {
             let number = |n: usize| u32::try_from(n).map_err(|_| too_many());
             let header = self.header(sealer, number(part)?, number(slices.len().max(1))?);
             let meta = if part == 0 { self.meta } else { Meta { state: 0, ..self.meta } };
-            let body = segment::encode(&meta, hashes, blocks).map_err(PackError::Segment)?;
-            let object = sealer.key.seal(&header, &body).map_err(PackError::Crypt)?;
+            let object = segment::encode(&meta, hashes, blocks).map_err(PackError::Segment)?;
+            let object = sealer.key.seal(&header, object).map_err(PackError::Crypt)?;
             let hash = *blake3::hash(&object).as_bytes();
             put(header.name, object)?;
             Ok(hash)
         };
         let mut hashes = Vec::new();
         if slices.len() > 1 {
-            let finish = |part: usize, blocks: &[Gathered]| finish(part, &[], blocks);
+            let finish = |part: usize, blocks: Vec<Gathered>| finish(part, &[], blocks);
             hashes = in_parallel(1..slices.len(), &mut gather, &finish)?;
         }
-        finish(0, &hashes, &gather(0)?)
+        finish(0, &hashes, gather(0)?)
     }
 
     fn header(&self, sealer: &Sealer, part: u32, parts: u32) -> Header {
@@ -111,7 +111,7 @@ impl Making<'_> {
 type Numbered = (usize, Vec<Gathered>);
 
 /// Makes a part of its pages, and has it kept.
-type Finish<'a, E> = dyn Fn(usize, &[Gathered]) -> Result<[u8; 32], E> + Sync + 'a;
+type Finish<'a, E> = dyn Fn(usize, Vec<Gathered>) -> Result<[u8; 32], E> + Sync + 'a;
 
 /// Gathers part after part here, and finishes them on all cores; their results in order.
 ///
@@ -155,7 +155,7 @@ fn work<E>(receive: &Mutex<Receiver<Numbered>>, finish: &Finish<'_, E>) -> Resul
     loop {
         let next = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((part, blocks)) = next else { return Ok(finished) };
-        finished.push((part, finish(part, &blocks)?));
+        finished.push((part, finish(part, blocks)?));
     }
 }
 

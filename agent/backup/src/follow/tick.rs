@@ -110,7 +110,9 @@ impl<'a, 'scope, 'env> Follower<'a, 'scope, 'env> {
                 self.trouble(error)?;
             }
             let idle = self.job.is_none();
-            if stopping && idle || self.config.once && idle && self.is_all_stored() {
+            // One that was just put in the place of the other is still to be read.
+            let read = self.live.is_some() || Instant::now() < self.open_at;
+            if stopping && read && idle || self.config.once && idle && self.is_all_stored() {
                 return Ok(());
             }
             let idle = self.dirty_at.elapsed() > IDLE_AFTER && self.unproven.is_none();

@@ -140,6 +140,10 @@ impl Uploader {
         let mut last_call = None;
         loop {
             let control = self.remote.control.clone();
+            if !control.has_captured_all() {
+                self.head(HEAD_EVERY_MS)?;
+            }
+            let seen = control.changes();
             if control.has_captured_all() && last_call.is_none() {
                 last_call = Some(Instant::now() + self.drain);
             }
@@ -151,10 +155,7 @@ impl Uploader {
                     self.head(0)?;
                     return Ok(());
                 }
-                None => {
-                    self.head(HEAD_EVERY_MS)?;
-                    control.wait(Duration::from_millis(500));
-                }
+                None => control.wait_since(seen, Duration::from_millis(500)),
             }
         }
     }
@@ -177,7 +178,7 @@ impl Uploader {
                 (status.safe, status.safe_ms) = (out.seq, out.time_ms);
             }
         });
-        self.head(HEAD_EVERY_MS)
+        Ok(())
     }
 
     /// Renews the head if it is so old.

@@ -1,9 +1,11 @@
 //! Sealing and opening one part: a chain's header (its range is the id), and a byte that says how the content
 //! is packed.
 
+use bytes::Bytes;
+
 use super::{Id, Kind, MediaError};
 use crate::{
-    chain::{ChainId, Header, Name},
+    chain::{ChainId, HEADER, Header, Name},
     crypt::EpochKey,
 };
 
@@ -37,9 +39,10 @@ impl Place {
 pub(super) fn seal(key: &EpochKey, place: Place, time_ms: u64, plain: &[u8]) -> Result<Vec<u8>, MediaError> {
     let packed = zstd::bulk::compress(plain, LEVEL).ok().filter(|packed| packed.len() < plain.len());
     let (how, content) = packed.as_deref().map_or((0, plain), |packed| (1, packed));
-    let mut body = Vec::with_capacity(content.len() + 1);
-    body.push(how);
-    body.extend(content);
+    let mut object = Vec::with_capacity(HEADER + content.len() + 32);
+    object.resize(HEADER, 0);
+    object.push(how);
+    object.extend(content);
     let header = Header {
         chain: place.set,
         name: place.name(),
@@ -49,13 +52,13 @@ pub(super) fn seal(key: &EpochKey, place: Place, time_ms: u64, plain: &[u8]) -> 
         prev: [0; 32],
         nonce: rand::random(),
     };
-    key.seal(&header, &body).map_err(|source| MediaError::Crypt { key: place.key(), source })
+    key.seal(&header, object).map_err(|source| MediaError::Crypt { key: place.key(), source })
 }
 
 /// The plain bytes of an object that must be at `place`.
-pub(super) fn open(key: &EpochKey, place: Place, object: &[u8]) -> Result<Vec<u8>, MediaError> {
+pub(super) fn open(key: &EpochKey, place: Place, object: Bytes) -> Result<Vec<u8>, MediaError> {
     let refused = |what| MediaError::refused(&place.key(), what);
-    let header = Header::parse(object).ok_or_else(|| refused("it is no object of a backup"))?;
+    let header = Header::parse(&object).ok_or_else(|| refused("it is no object of a backup"))?;
     let (chain, parts, epoch) = (header.chain, header.parts, header.epoch);
     if (chain, header.name, parts, epoch) != (place.set, place.name(), place.parts, place.epoch) {
         return Err(refused("it belongs elsewhere"));
@@ -81,9 +84,9 @@ mod tests {
         let place =
             Place { set: ChainId([1; 16]), kind: Kind::Blob, id: Id([2; 16]), part: 0, parts: 2, epoch: 3 };
         for plain in [vec![], vec![7; 100_000], (0..=255).collect()] {
-            let object = seal(&key, place, 1, &plain).unwrap();
+            let object = Bytes::from(seal(&key, place, 1, &plain).unwrap());
             assert!(object.len() < plain.len() + 200);
-            assert_eq!(open(&key, place, &object).unwrap(), plain);
+            assert_eq!(open(&key, place, object.clone()).unwrap(), plain);
             for wrong in [
                 Place { set: ChainId([9; 16]), ..place },
                 Place { kind: Kind::List, ..place },
@@ -92,9 +95,9 @@ mod tests {
                 Place { parts: 1, ..place },
                 Place { epoch: 4, ..place },
             ] {
-                assert!(open(&key, wrong, &object).is_err(), "{wrong:?}");
+                assert!(open(&key, wrong, object.clone()).is_err(), "{wrong:?}");
             }
-            assert!(open(&EpochKey::random(), place, &object).is_err());
+            assert!(open(&EpochKey::random(), place, object).is_err());
         }
     }
 }

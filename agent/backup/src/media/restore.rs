@@ -122,10 +122,10 @@ impl<'a> Reader<'a> {
         let place =
             Place { set: self.set, kind: Kind::List, id, part: 0, parts: header.parts, epoch: header.epoch };
         let epoch = self.epoch(header.epoch).await?;
-        let mut plain = open(&epoch, place, &first)?;
+        let mut plain = open(&epoch, place, first)?;
         for part in 1..header.parts {
             let place = Place { part, ..place };
-            plain.extend(open(&epoch, place, &self.store.get(&place.key()).await?)?);
+            plain.extend(open(&epoch, place, self.store.get(&place.key()).await?)?);
         }
         let list: List = serde_json::from_slice(&plain)
             .map_err(|_| MediaError::refused(&key, "the list is not understood"))?;
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
             let place = Place { part, ..place };
             let epoch = self.epoch(file.epoch).await?;
             let object = self.store.get(&place.key()).await?;
-            let plain = blocking(move || open(&epoch, place, &object)).await??;
+            let plain = blocking(move || open(&epoch, place, object)).await??;
             hasher.update(&plain);
             size += plain.len() as u64;
             out = blocking(move || out.write_all(&plain).map(|()| out))

@@ -103,10 +103,10 @@ pub(crate) type Written = Vec<(u32, Hash)>;
 /// in any order; those of other objects are made of old images that are read there.
 pub(crate) fn write(file: &File, part: &Part) -> Result<Written, ApplyError> {
     let size = part.body.meta.page_size as usize;
-    let mut context = DCtx::create();
+    let (mut context, mut content) = (DCtx::create(), Vec::new());
     let mut written = Vec::new();
     for block in &part.body.blocks {
-        let content = read_block(file, block, &mut context, part)?;
+        read_block(file, block, part, &mut context, &mut content)?;
         let pages = block.pgnos.iter().zip(content.chunks_exact(size));
         written.extend(pages.clone().map(|(pgno, page)| (*pgno, page_hash(*pgno, page))));
         // Neighbours in one write: a snapshot's blocks are sixteen pages in a row.
@@ -125,9 +125,10 @@ pub(crate) fn write(file: &File, part: &Part) -> Result<Written, ApplyError> {
 fn read_block(
     file: &File,
     block: &Block,
-    context: &mut DCtx<'_>,
     part: &Part,
-) -> Result<Vec<u8>, ApplyError> {
+    context: &mut DCtx<'_>,
+    content: &mut Vec<u8>,
+) -> Result<(), ApplyError> {
     let page_size = part.body.meta.page_size;
     let refused = |error: SegmentError| ApplyError::Read(ReadError::refused(&part.key, error));
     let mut prefix = Vec::new();
@@ -138,9 +139,9 @@ fn read_block(
         file.read_exact_at(&mut prefix[at..], from).map_err(ApplyError::File)?;
     }
     if prefix.is_empty() {
-        return block.decode(context, &[], page_size).map_err(refused);
+        return block.decode(context, &[], page_size, content).map_err(refused);
     }
-    block.decode(&mut DCtx::create(), &prefix, page_size).map_err(refused)
+    block.decode(&mut DCtx::create(), &prefix, page_size, content).map_err(refused)
 }
 
 fn offset(pgno: u32, page_size: usize) -> u64 {

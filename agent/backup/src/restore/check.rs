@@ -205,7 +205,7 @@ impl<'a> Checking<'a> {
         if !self.open {
             return self.reader.header_and_hash(name).await;
         }
-        let Part { key, header, body, hash } = self.reader.clone().part(name).await?;
+        let Part { key, header, body, hash } = self.reader.fetch(name).await?.open()?;
         let refused = |why: &str| Err(ReadError::refused(&key, why));
         if name.part > 0 {
             let good = named.get(name.part as usize - 1) == Some(&hash);

@@ -49,6 +49,25 @@ impl ReadError {
     }
 }
 
+/// An object's part that was fetched.
+pub(crate) struct Sealed {
+    key: String,
+    header: Header,
+    epoch: Arc<Epoch>,
+    bytes: bytes::Bytes,
+}
+
+impl Sealed {
+    /// Hashes, decrypts and takes it apart: work for a thread of its own.
+    pub(crate) fn open(self) -> Result<Part, ReadError> {
+        let Self { key, header, epoch, bytes } = self;
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let body = epoch.key.open(&header, bytes).map_err(|error| ReadError::refused(&key, error))?;
+        let body = Body::parse(&body).map_err(|error: SegmentError| ReadError::refused(&key, error))?;
+        Ok(Part { key, header, body, hash })
+    }
+}
+
 /// An object's part, opened.
 pub(crate) struct Part {
     pub(crate) key: String,
@@ -165,19 +184,13 @@ impl Reader {
         Ok((header, *blake3::hash(&bytes).as_bytes()))
     }
 
-    /// An object's part, opened.
-    pub(crate) async fn part(self: Arc<Self>, name: Name) -> Result<Part, ReadError> {
+    /// An object's part, as it lies in the store, and the key to it.
+    pub(crate) async fn fetch(&self, name: Name) -> Result<Sealed, ReadError> {
         let key = name.key(self.chain);
         let bytes = self.get(&key).await?;
         let header = header_of(&key, name, self.chain, &bytes)?;
         let epoch = self.epoch(header.epoch).await?;
-        let open = move || {
-            let body = epoch.key.open(&header, &bytes).map_err(|error| ReadError::refused(&key, error))?;
-            let body = Body::parse(&body).map_err(|error: SegmentError| ReadError::refused(&key, error))?;
-            Ok(Part { hash: *blake3::hash(&bytes).as_bytes(), key, header, body })
-        };
-        let failed = |error| ReadError::refused("a part", error);
-        tokio::task::spawn_blocking(open).await.map_err(failed)?
+        Ok(Sealed { key, header, epoch, bytes })
     }
 }
 

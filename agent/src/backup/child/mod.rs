@@ -9,7 +9,9 @@ mod look;
 mod swap;
 
 use std::{
-    io::{BufRead, Write},
+    fs::File,
+    io::{self, BufRead, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Component, Path},
     sync::Arc,
 };
@@ -19,6 +21,7 @@ use flipside_backup::{
     state::{signing_key, standing},
     store::{self, Patience, Retrying, S3, Store, Throttled},
 };
+use rustix::fs::FlockOperation;
 
 use super::job::{Job, Said, Task};
 
@@ -97,6 +100,10 @@ pub fn positions(folder: &Path) -> String {
 }
 
 fn work(job: &Job) -> Result<serde_json::Value, Refused> {
+    let _alone = match &job.task {
+        Task::Fetch { .. } | Task::Swap { .. } | Task::Recover => Some(alone(&job.state)?),
+        _ => None,
+    };
     match &job.task {
         Task::Follow { database, recipients, rpo_ms } => follow::follow(job, database, recipients, *rpo_ms),
         Task::List { known } => look::list(job, known),
@@ -108,6 +115,17 @@ fn work(job: &Job) -> Result<serde_json::Value, Refused> {
         Task::Swap { databases, aside, stamp } => swap::swap(&job.data, databases, aside, stamp),
         Task::Recover => swap::recover(&job.data),
     }
+}
+
+/// Waits until no other child restores this app, and keeps others from it. The kernel ends a child with its agent,
+/// but not before the disk has answered it, and the next agent may be there by then.
+fn alone(state: &Path) -> Result<File, Refused> {
+    let path = state.join("restore.lock");
+    let failed = |error: io::Error| Refused::new(format!("cannot lock {}: {error}", path.display()), "");
+    let mut options = File::options();
+    let file = options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+    Ok(file)
 }
 
 /// The app's part of the store.
@@ -153,4 +171,99 @@ fn runtime() -> Result<tokio::runtime::Runtime, Refused> {
         .enable_all()
         .build()
         .map_err(|error| Refused::new(format!("no runtime: {error}"), ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::MetadataExt,
+        path::PathBuf,
+        process::{Child, Command},
+        time::{Duration, Instant},
+    };
+
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    use rusqlite::Connection;
+    use serde_json::json;
+
+    use super::*;
+
+    fn job(folder: &Path, task: Task) -> Job {
+        Job {
+            app: "blog".into(),
+            url: String::new(),
+            credentials: None,
+            limit: 0,
+            state: folder.to_owned(),
+            data: folder.to_owned(),
+            identity: None,
+            task,
+        }
+    }
+
+    fn until(what: &str, mut so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !so() {
+            assert!(Instant::now() < deadline, "never: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Not a test by itself: the swap of an agent that is gone, which the next one starts as a process.
+    #[test]
+    fn swapping() {
+        let Some(folder) = std::env::var_os("FLIPSIDE_TEST_SWAP").map(PathBuf::from) else { return };
+        let databases = vec!["a".to_owned()];
+        let task = Task::Swap { databases, aside: ".restoring-T".into(), stamp: "T".into() };
+        work(&job(&folder, task)).unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test starts itself, from an argument list")]
+    fn swap_elsewhere(folder: &Path) -> Child {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "backup::child::tests::swapping"]).env("FLIPSIDE_TEST_SWAP", folder);
+        command.spawn().unwrap()
+    }
+
+    #[test]
+    fn recovery_waits_for_a_swap_that_outlives_its_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path();
+        fs::create_dir(data.join(".restoring-T")).unwrap();
+        let value = |path: &str| -> String {
+            let db = Connection::open(data.join(path)).unwrap();
+            db.query_row("SELECT x FROM t", [], |row| row.get(0)).unwrap()
+        };
+        for (path, value) in [("a", "old"), (".restoring-T/0", "new")] {
+            let db = Connection::open(data.join(path)).unwrap();
+            db.execute_batch(&format!("CREATE TABLE t(x); INSERT INTO t VALUES('{value}')")).unwrap();
+        }
+        // Somebody's lock keeps the swap at its first step.
+        let busy = Connection::open(data.join("a")).unwrap();
+        busy.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        let mut swap = swap_elsewhere(data);
+        let pid = Pid::from_raw(swap.id().cast_signed());
+        until("a swap has begun", || data.join(".restoring-T/swap.json").exists());
+        kill(pid, Signal::SIGSTOP).unwrap();
+        drop(busy);
+        let lock = format!(":{} ", fs::metadata(data.join("restore.lock")).unwrap().ino());
+        let waits = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|line| line.contains("->") && line.contains(&lock))
+        };
+        let found = std::thread::scope(|scope| {
+            let recovery = scope.spawn(|| work(&job(data, Task::Recover)).unwrap());
+            until("the recovery waits", || waits() || recovery.is_finished());
+            assert!(!recovery.is_finished(), "beside a swap");
+            kill(pid, Signal::SIGKILL).unwrap();
+            swap.wait().unwrap();
+            recovery.join().unwrap()
+        });
+        assert_eq!(found, json!({ "finished": true, "kept": ["a.replaced-T"] }));
+        assert_eq!((value("a"), value("a.replaced-T")), ("new".to_owned(), "old".to_owned()));
+    }
 }
