@@ -1,5 +1,6 @@
-# A product that reads a configuration file instead of variables: pillar gives its text, only the app can read it,
-# and FILES_DIR is its folder. A changed text reloads the app. Closed until its first administrator is made.
+# A product that reads a configuration file instead of variables: pillar gives its text, plain or age-armoured, only
+# the app can read it, and FILES_DIR is its folder. A changed text and `flipside.env` reload the app. Closed until its
+# first administrator is made.
 flipside:
   apps:
     forum:

@@ -148,6 +148,7 @@ def test_every_operation_is_classed_and_nothing_is_written(tmp_path: Path, versi
     report = project.look("shop.0001_initial", "shop.nothing")
     schema = report["schema"]
     assert schema["databases"] == [{"alias": "default", "empty": False}]
+    assert str(project.folder / "legacy.sqlite3") in schema["files"]
     (pending,) = schema["pending"]
     assert (pending["database"], pending["app"], pending["name"]) == ("default", "shop", "0002_all")
     classed = [

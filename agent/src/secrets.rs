@@ -31,10 +31,12 @@ pub enum SecretError {
     /// A stored environment cannot be opened.
     #[error("what is stored was sealed for another identity: {0}")]
     Sealed(String),
-    /// A value of the environment cannot be opened.
-    #[error("env.{name}: {reason}")]
+    /// A value of the pillar cannot be opened.
+    #[error("{of}.{name}: {reason}")]
     Value {
-        /// The variable.
+        /// What it is a value of: `env` or `files`.
+        of: &'static str,
+        /// Its name there.
         name: String,
         /// Why.
         reason: String,
@@ -96,19 +98,23 @@ impl Keyring {
             .map_err(|error| SecretError::Sealed(error.to_string()))
     }
 
-    /// The environment with its armoured values opened.
+    /// The values of the pillar's `of`, the armoured ones opened.
     ///
     /// # Errors
     /// For the first value that cannot be opened, by name.
-    pub fn reveal(&self, env: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>, SecretError> {
-        env.iter().map(|(name, value)| Ok((name.clone(), self.reveal_one(name, value)?))).collect()
+    pub fn reveal(
+        &self,
+        of: &'static str,
+        values: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, SecretError> {
+        values.iter().map(|(name, value)| Ok((name.clone(), self.reveal_one(of, name, value)?))).collect()
     }
 
-    fn reveal_one(&self, name: &str, value: &str) -> Result<String, SecretError> {
+    fn reveal_one(&self, of: &'static str, name: &str, value: &str) -> Result<String, SecretError> {
         if !value.trim_start().starts_with(ARMOUR) {
             return Ok(value.to_owned());
         }
-        let wrong = |reason: String| SecretError::Value { name: name.to_owned(), reason };
+        let wrong = |reason: String| SecretError::Value { of, name: name.to_owned(), reason };
         let armoured = age::armor::ArmoredReader::new(value.trim().as_bytes());
         let decryptor = age::Decryptor::new(armoured).map_err(|error| wrong(error.to_string()))?;
         let reader = decryptor.decrypt(std::iter::once(&self.identity as _)).map_err(|_| {
@@ -117,7 +123,7 @@ impl Keyring {
         let mut plain = Zeroizing::new(String::new());
         reader.take(LARGEST).read_to_string(&mut plain).map_err(|error| wrong(error.to_string()))?;
         if plain.contains('\0') {
-            return Err(wrong("holds a NUL character, which no environment can".to_owned()));
+            return Err(wrong("holds a NUL character, which no text does".to_owned()));
         }
         Ok(plain.to_string())
     }
@@ -165,7 +171,7 @@ mod tests {
         let (_folder, keyring) = keyring();
         let armoured = age::encrypt_and_armor(&keyring.identity.to_public(), b"two\nlines").unwrap();
         let env = BTreeMap::from([("A".to_owned(), armoured), ("B".to_owned(), "$x".to_owned())]);
-        let plain = keyring.reveal(&env).unwrap();
+        let plain = keyring.reveal("env", &env).unwrap();
         assert_eq!((plain["A"].as_str(), plain["B"].as_str()), ("two\nlines", "$x"));
     }
 
@@ -174,7 +180,8 @@ mod tests {
         let (_folder, ours) = keyring();
         let (_other, theirs) = keyring();
         let armoured = age::encrypt_and_armor(&theirs.identity.to_public(), b"x").unwrap();
-        let error = ours.reveal(&BTreeMap::from([("TOKEN".to_owned(), armoured)])).unwrap_err().to_string();
+        let values = BTreeMap::from([("TOKEN".to_owned(), armoured)]);
+        let error = ours.reveal("env", &values).unwrap_err().to_string();
         assert!(error.contains("env.TOKEN") && error.contains(&ours.recipient()), "{error}");
     }
 

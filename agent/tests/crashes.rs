@@ -14,7 +14,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Bed, OK, deploy, dies_at, names, package, picture, spec};
-use flipside_agent::deploy::Ask;
+use flipside_agent::deploy::{Ask, Private};
 use flipside_api::{AppSpec, Command, History, Package, State, Who};
 use serde_json::json;
 
@@ -25,7 +25,9 @@ def application(environ, start_response):
 ";
 
 fn ask(spec: &AppSpec, package: &Package) -> Ask {
-    Ask { pillar: [("A".to_owned(), "2".to_owned())].into(), ..common::ask(deploy(spec.clone(), package)) }
+    let env = [("A".to_owned(), "2".to_owned())].into();
+    let private = Private { env, ..Private::default() };
+    Ask { private, ..common::ask(deploy(spec.clone(), package)) }
 }
 
 async fn walk(switch: &str) {

@@ -301,6 +301,7 @@ async fn another_environment_reloads_and_the_same_does_not() {
     let env = |value: Option<&str>| Command::Env {
         app: blog(),
         env: value.map(|value| [("A".to_owned(), value.to_owned())].into()),
+        files: None,
         wait: 0,
     };
     is(&agent.end(env(Some("2"))).await, State::Deployed);
@@ -323,6 +324,49 @@ async fn another_environment_reloads_and_the_same_does_not() {
     let (said, outcome) = agent.ask(Who::default(), Command::Run(run)).await;
     assert_eq!(said, ["stdout output 2"]);
     assert_eq!(outcome.data.unwrap()["code"], 7);
+}
+
+#[tokio::test]
+async fn configuration_files_are_decrypted_on_the_host() {
+    let bed = Bed::new(OK).await;
+    let agent = bed.agent();
+    let one = package(&agent.folder, "1.0", GOOD);
+    let recipient: age::x25519::Recipient = agent.host.keyring.recipient().parse().unwrap();
+    let armoured = |text: &str| age::encrypt_and_armor(&recipient, text.as_bytes()).unwrap();
+    let env = json!({ "CONFIG": "${FILES_DIR}/a.toml" });
+    let first = spec(&json!({ "env": env, "files": { "a.toml": armoured("x = 1\n"), "b": "plain" } }));
+    is(&agent.end(Command::Deploy(Box::new(deploy(first, &one)))).await, State::Deployed);
+    let files = agent.paths().files();
+    let reads = async |expected: &[&str]| {
+        let script = "import os, sys; [print(open(os.environ['FILES_DIR'] + '/' + name).read().strip()) \
+                      for name in sorted(os.listdir(os.environ['FILES_DIR']))]";
+        let command = ["python3", "-c", script].map(str::to_owned).to_vec();
+        let run = Run { app: blog(), command, stdin: None, timeout: 20, streams: None };
+        let (said, _) = agent.ask(Who::default(), Command::Run(run)).await;
+        let expected: Vec<String> = expected.iter().map(|line| format!("stdout output {line}")).collect();
+        assert_eq!(said, expected);
+    };
+    reads(&["x = 1", "plain"]).await;
+    agent.calls();
+    let given = |text: Option<String>| Command::Env {
+        app: blog(),
+        env: None,
+        files: text.map(|text| [("a.toml".to_owned(), text)].into()),
+        wait: 0,
+    };
+    is(&agent.end(given(None)).await, State::Unchanged);
+    is(&agent.end(given(Some(armoured("x = 2\n")))).await, State::Deployed);
+    assert_eq!(agent.calls(), ["reload"]);
+    reads(&["x = 2"]).await;
+    let theirs = age::x25519::Identity::generate().to_public();
+    let refused = agent.end(given(Some(age::encrypt_and_armor(&theirs, b"x").unwrap()))).await;
+    is(&refused, State::Refused);
+    assert!(refused.error.unwrap().message.contains("files.a.toml: is not encrypted to this host"));
+    let two = package(&agent.folder, "2.0", GOOD);
+    is(&agent.end(Command::Deploy(Box::new(deploy(spec(&json!({})), &two)))).await, State::Deployed);
+    // Those of before stay until the next deploy, as the environment of before does.
+    let left = std::fs::read_dir(&files).unwrap().count();
+    assert_eq!(left, 1);
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ def remove(app, wait=900, **kwargs):
 
 def env(app=None, wait=900, **kwargs):
     """
-    Writes the environment from fresh pillar, and reloads the app if it changed.
+    Writes environment and configuration files from fresh pillar, and reloads the app if they changed.
 
     CLI Example: ``salt web1 flipside.env blog``
     """
@@ -331,14 +331,9 @@ def _run(call, name, fields):
 
 
 def _env(call, name, wait):
-    spec, vhost = call.minion.resolve(name)
-    if vhost["files"]:
-        # The environment names their folder, which must be there first.
-        call.minion.ensure_vhost(name, vhost, test=False)
-    said = answer.entry(call.ask("env", COMMAND_SECONDS + wait, app=name, env=spec["env"], wait=wait))
-    if said["result"]:
-        call.minion.forget_files(name, vhost)
-    return said
+    spec, _ = call.minion.resolve(name)
+    fields = {"env": spec["env"], "files": spec.get("files", {}), "wait": wait}
+    return answer.entry(call.ask("env", COMMAND_SECONDS + wait, app=name, **fields))
 
 
 def _deploy(call, name, tag, release, options):
@@ -360,7 +355,6 @@ def _deploy(call, name, tag, release, options):
         said["comment"] = "; ".join(part for part in (said.get("comment", ""), note) if part)
     if said["result"] and not options["test"]:
         package.forget(folder, minion.cachedir)
-        minion.forget_files(name, vhost)
     return said
 
 

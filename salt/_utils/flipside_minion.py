@@ -8,7 +8,6 @@ it is imported from.
 import copy
 import fcntl
 import os
-import shutil
 import signal
 
 import flipside_host
@@ -102,8 +101,7 @@ class Minion:
         for name in sorted(self.apps, key=str):
             try:
                 spec, vhost = self.resolve(name)
-                names = sorted(self.apps[name].get("files") or {})
-                apps[name] = {**vhost, "user": spec.get("user"), "file_names": names}
+                apps[name] = {**vhost, "user": spec.get("user")}
             except Refused as refusal:
                 refusals[str(name)] = str(refusal)
         flipside_vhost.check_domains({name: vhost["domains"] for name, vhost in apps.items()})
@@ -142,13 +140,6 @@ class Minion:
             [f"the vhost of {name} could not be made: {_failures(ended)[:4000]}"],
             "salt-call state.apply flipside.app shows more",
         )
-
-    def forget_files(self, name, vhost):
-        """Drops the configuration files of before; no worker reads them any more."""
-        folder = os.path.join(self.host["apps_dir"], name, "files")
-        for old in os.listdir(folder) if os.path.isdir(folder) else []:
-            if os.path.join(folder, old) != vhost["files"]:
-                shutil.rmtree(os.path.join(folder, old), ignore_errors=True)
 
     def reload_nginx(self, test):
         """Makes nginx take its configuration where that is not the one it took last."""

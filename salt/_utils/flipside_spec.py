@@ -7,7 +7,6 @@ checked here is what Salt itself renders (the vhost) and what only the pillar's 
 """
 
 import hashlib
-import json
 import re
 
 import flipside_options
@@ -94,34 +93,17 @@ def environment(given, problems):
     return result
 
 
-def files_folder(home, given, problems):
-    """
-    The folder of the app's configuration files, named by their content: a change is a change of environment.
-
-    Old workers keep the old folder until they have gone. ``None`` where pillar gives no files.
-    """
-    if given is None:
-        return None
-    if not isinstance(given, dict) or not given:
+def files(given, problems):
+    """The app's configuration files, each a text under a plain name."""
+    if not isinstance(given, dict):
         problems.append("files: must be a map of names and texts")
-        return None
+        return {}
     for name, content in given.items():
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
             problems.append(f"files: {str(name)[:80]!r} is no plain name of a file")
         elif not isinstance(content, str):
             problems.append(f"files.{name}: must be text")
-    digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
-    return f"{home}/files/{digest[:12]}"
-
-
-def with_files(env, folder):
-    """The environment that names the folder: as FILES_DIR, and in values where they say ``${FILES_DIR}``."""
-
-    def replaced(match):
-        return folder if match[0] == "${FILES_DIR}" else match[0]
-
-    named = {name: re.sub(r"\$\$|\$\{FILES_DIR\}", replaced, value) for name, value in env.items()}
-    return {"FILES_DIR": folder.replace("$", "$$"), **named}
+    return dict(given)
 
 
 def resolve(name, pillar, template, host):
@@ -139,8 +121,6 @@ def resolve(name, pillar, template, host):
     if not domains:
         problems.append("options.domains: needs at least one domain")
     problems += [f"options.domains: {str(d)[:80]!r} is no domain name" for d in domains if not is_domain(d)]
-    env = environment(pillar.get("env") or {}, problems)
-    folder = files_folder(f"{host['apps_dir']}/{name}", pillar.get("files"), problems)
     spec = {
         "app": name,
         "template": pillar.get("template"),
@@ -152,7 +132,8 @@ def resolve(name, pillar, template, host):
         "static_files": location("static", options.get("static"), problems),
         "media": location("media", options.get("media"), problems),
         "overlay": dict(template.get("overlay") or {}),
-        "env": with_files(env, folder) if folder else env,
+        "env": environment(pillar.get("env") or {}, problems),
+        "files": files(pillar.get("files") or {}, problems) or None,
         **{key: options[key] for key in PLAIN if options.get(key) is not None},
     }
     if options.get("settings_overlay", True) and template.get("overlay_settings"):

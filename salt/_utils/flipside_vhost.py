@@ -66,7 +66,6 @@ def values(spec, nginx, host):
         for place in (result["static"], result["media"])
     )
     # The record also stands for the app's user and folders, which the same SLS file makes.
-    result["files"] = spec["env"].get("FILES_DIR")
     content = json.dumps([FORMAT, spec.get("user"), host["web_group"], result], sort_keys=True)
     result["hash"] = hashlib.sha256(content.encode()).hexdigest()[:16]
     return result

@@ -64,34 +64,6 @@ flipside-user-{{ name }}:
       - file: {{ app.home }}
 {%- endfor %}
 
-{%- if app.files %}
-{%- for folder in (app.home ~ "/files", app.files) %}
-{{ folder }}:
-  file.directory:
-    - mode: "0751"
-    {%- if users %}
-    - user: root
-    - group: root
-    {%- endif %}
-    - require:
-      - file: {{ app.home }}
-{%- endfor %}
-{%- for file in app.file_names %}
-{{ app.files }}/{{ file }}:
-  file.managed:
-    - contents_pillar: "flipside:apps:{{ name }}:files:{{ file }}"
-    - mode: "0640"
-    - show_changes: False
-    {%- if users %}
-    - user: root
-    - group: {{ app.user }}
-    {%- endif %}
-    - require:
-      - file: {{ app.files }}
-    - require_in:
-      - file: {{ app.home }}/{{ flip.record }}
-{%- endfor %}
-{%- endif %}
 {#- Root's: an app that could write here could put its own file in the place of its socket. #}
 {{ app.run }}:
   file.directory:
@@ -137,7 +109,6 @@ flipside-absent-{{ name }}:
     - names:
       - {{ host.nginx.sites }}/{{ name }}.conf
       - {{ host.apps_dir }}/{{ name }}/{{ flip.record }}
-      - {{ host.apps_dir }}/{{ name }}/files
     - require_in:
       - flipside: flipside-nginx
 {%- endfor %}

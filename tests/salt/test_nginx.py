@@ -257,24 +257,6 @@ def test_maintenance_closes_the_site_but_for_the_health_check(site: Site) -> Non
     assert site.get("/")[0] == 200
 
 
-def test_configuration_files_are_the_apps_alone(site: Site) -> None:
-    app = site.apps["blog"]
-    app["files"] = {"a.toml": "secret = 1\n", "b": "two\nlines"}
-    try:
-        states = site.apply()
-        assert all(state["result"] for state in states.values()), states
-        assert "secret = 1" not in json.dumps(states)
-        [folder] = (site.folder / "apps/blog/files").iterdir()
-        assert (folder / "a.toml").read_text() == "secret = 1\n" and (folder / "b").read_text().startswith(
-            "two\nlines"
-        )
-        assert oct((folder / "a.toml").stat().st_mode)[-3:] == "640"
-        again = site.apply()
-        assert not [state for state in again.values() if state["changes"]]
-    finally:
-        del app["files"]
-
-
 def test_pillar_can_keep_a_site_closed(site: Site) -> None:
     site.apps["blog"]["options"]["nginx"] = {"closed": True}
     try:

@@ -28,6 +28,9 @@ names = ("DEBUG ALLOWED_HOSTS CSRF_TRUSTED_ORIGINS SECRET_KEY DATABASES STATIC_R
          "MEDIA_URL CACHES SECURE_PROXY_SSL_HEADER SESSION_COOKIE_SECURE LOGGING STORAGES INNER").split()
 print(json.dumps({name: getattr(settings, name, None) for name in names}, default=str))
 """
+LOADER = places.CHECKOUT / "agent/src/runtime/python/loader.py"
+# What a worker does, and a look at the settings that it then has.
+SERVE = f"import os, runpy\nrunpy.run_path({str(LOADER)!r})['import_entry'](dict(os.environ))\n{LOOK}"
 WRITE = """
 import django, json
 django.setup()
@@ -328,6 +331,13 @@ def test_what_django_writes_beside_the_code_goes_to_the_data_folder(project: Pro
                 "root": {"handlers": ["file", "kept"], "level": "INFO"},
             }
             EMAIL_FILE_PATH = BASE_DIR / "mails"
+            STORAGES = {
+                "default": {
+                    "BACKEND": "django.core.files.storage.FileSystemStorage",
+                    "OPTIONS": {"location": BASE_DIR / "uploads"},
+                },
+                "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+            }
             CACHES = {
                 "default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},
                 "disk": {
@@ -343,10 +353,46 @@ def test_what_django_writes_beside_the_code_goes_to_the_data_folder(project: Pro
     files = {name: handler["filename"] for name, handler in seen["LOGGING"]["handlers"].items()}
     assert files == {"file": str(data / "logs/debug.log"), "kept": "/dev/null"}
     assert seen["EMAIL_FILE_PATH"] == str(data / "mails")
+    assert seen["STORAGES"]["default"]["OPTIONS"] == {"location": str(project.home / "media")}
+    assert seen["STORAGES"]["staticfiles"]["BACKEND"] == "flipside_storage.ReleaseStaticFilesStorage"
     assert seen["CACHES"]["disk"]["LOCATION"] == str(data / "caches/cache")
     assert seen["CACHES"]["default"]["BACKEND"].endswith("DummyCache")
     project.run("django-admin", "check")
     assert (data / "logs/debug.log").exists()
+
+
+def test_what_a_project_makes_of_cache_url_is_the_hosts_cache(project: Project) -> None:
+    project.settings(
+        """
+        import os
+        SECRET_KEY = "x"
+        BACKEND = "django.core.cache.backends.memcached.PyMemcacheCache"
+        CACHES = {
+            "default": {"BACKEND": BACKEND, "LOCATION": os.environ["MEMCACHED"]},
+            "other": {"BACKEND": BACKEND, "LOCATION": "10.0.0.1:11211"},
+        }
+        """
+    )
+    seen = project.python(LOOK)["CACHES"]
+    assert seen["default"]["KEY_PREFIX"] == "shop" and seen["default"]["OPTIONS"]["ignore_exc"]
+    assert "KEY_PREFIX" not in seen["other"]
+
+
+def test_a_database_where_nothing_can_be_written_is_named(project: Project) -> None:
+    project.settings(
+        """
+        SECRET_KEY = "x"
+        import os
+        FOLDER = os.environ.get("FOLDER", "/nowhere")
+        DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER + "/db.sqlite3"}}
+        """
+    )
+    failed = project.run("python", "-m", "flipside_migrate", check=False)
+    assert failed.returncode != 0
+    assert "/nowhere/db.sqlite3" in failed.stderr and str(project.home / "data") in failed.stderr
+    below = project.home / "data/db/site"
+    project.run("python", "-m", "flipside_migrate", FOLDER=str(below))
+    assert (below / "db.sqlite3").is_file()
 
 
 def test_a_project_that_lacks_a_variable_says_so(project: Project) -> None:
@@ -359,6 +405,23 @@ def test_a_project_that_lacks_a_variable_says_so(project: Project) -> None:
 def test_no_settings_module_is_a_clear_error(project: Project) -> None:
     failed = project.run("django-admin", "check", check=False, FLIPSIDE_SETTINGS="")
     assert failed.returncode != 0 and "set options.settings in pillar" in failed.stderr
+
+
+def test_a_wsgi_module_that_names_its_own_settings_gets_the_overlay(project: Project) -> None:
+    project.start()
+    (project.code / "shop/wsgi.py").write_text(
+        "import os\n"
+        "os.environ['DJANGO_SETTINGS_MODULE'] = 'shop.settings'\n"
+        "from django.core.wsgi import get_wsgi_application\n"
+        "application = get_wsgi_application()\n"
+    )
+    entry = {"FLIPSIDE_WSGI": "shop.wsgi:application", "FLIPSIDE_OVERLAY": str(TEMPLATE)}
+    seen = project.python(SERVE, **entry)
+    assert seen["DEBUG"] is False and seen["SECRET_KEY"] == KEY
+    # Without the overlay too the module is the one that pillar names.
+    project.settings("SECRET_KEY = 'mine'\n", module="shop/production.py")
+    seen = project.python(SERVE, **entry, DJANGO_SETTINGS_MODULE="shop.production")
+    assert seen["SECRET_KEY"] == "mine"
 
 
 def test_a_project_without_static_files_passes_the_hook(project: Project) -> None:

@@ -103,14 +103,11 @@ def test_an_empty_value_stays_set(resolve: Callable) -> None:
     assert resolve({**options(), "env": env})[0]["env"] == {**env, "BARE": ""}
 
 
-def test_configuration_files_lie_in_a_folder_named_by_their_content(resolve: Callable) -> None:
-    env = {"A": "${FILES_DIR}/a", "B": "$${FILES_DIR} $$$${FILES_DIR}", "C": "${DATA_DIR}"}
+def test_configuration_files_are_the_agents_to_write(resolve: Callable) -> None:
+    env = {"A": "${FILES_DIR}/a"}
     spec, vhost = resolve({**options(), "env": env, "files": {"a": "text"}})
-    folder = spec["env"]["FILES_DIR"]
-    assert folder == vhost["files"] and "/apps/blog/files/" in folder
-    assert spec["env"] == {"FILES_DIR": folder, **env, "A": f"{folder}/a"}
-    assert resolve({**options(), "files": {"a": "other"}})[1]["hash"] != vhost["hash"]
-    assert "FILES_DIR" not in resolve({**options(), "env": env})[0]["env"]
+    assert (spec["env"], spec["files"]) == (env, {"a": "text"})
+    assert resolve({**options(), "files": {"a": "other"}})[1] == vhost
 
 
 def test_long_names_get_users_of_their_own(own: Callable) -> None:

@@ -117,6 +117,11 @@ impl AppSpec {
                 );
             }
         }
+        for name in self.files.keys() {
+            if !is_plain_name(name) {
+                refuse("files", &format!("{:?} is no plain name of a file", shortened(name)));
+            }
+        }
         if self.user.as_deref().is_some_and(|user| !is_user(user)) {
             refuse("user", "is no name of a system user");
         }
@@ -174,6 +179,12 @@ fn is_variable(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.len() <= 200
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn is_plain_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && text.len() <= 100
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
 fn is_user(text: &str) -> bool {

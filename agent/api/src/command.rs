@@ -70,13 +70,17 @@ pub enum Command {
     Stop(Release),
     /// Start the app.
     Start(Release),
-    /// Write the env file: from `env` when given, else again from what is stored; reload if it changed.
+    /// Write the env file and the configuration files: from what is given, for the rest again from what is
+    /// stored; reload if anything changed.
     Env {
         /// The app.
         app: AppName,
         /// The new environment, values plain or armoured.
         #[serde(default)]
         env: Option<BTreeMap<String, String>>,
+        /// The new configuration files, texts plain or armoured.
+        #[serde(default)]
+        files: Option<BTreeMap<String, String>>,
         /// Seconds to wait for the app's lock.
         #[serde(default)]
         wait: u64,

@@ -98,6 +98,9 @@ pub struct AppSpec {
     /// The app's environment, plain or age-armoured, `${NAME}` not yet replaced.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// The app's configuration files (name to text), plain or age-armoured; it finds them in `FILES_DIR`.
+    #[serde(default)]
+    pub files: BTreeMap<String, String>,
     /// Follow the databases with encrypted backups, where the agent has a store.
     #[serde(default = "yes")]
     pub backup: bool,

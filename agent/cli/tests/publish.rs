@@ -174,6 +174,8 @@ fn what_makes_no_release_is_said() {
     assert!(stderr_of(&publish(dir.path(), &["--name", "blog"])).contains("no sound wheel"));
     wheel(&dir.path().join("in"), "blog", &[("a/wsgi.py", WSGI), ("b/wsgi.py", WSGI)]);
     assert!(stderr_of(&publish(dir.path(), &["--name", "blog"])).contains("a.wsgi, b.wsgi"));
+    wheel(&dir.path().join("in"), "blog", &[("a/asgi.py", WSGI)]);
+    assert!(stderr_of(&publish(dir.path(), &["--name", "blog"])).contains("a.asgi is an entry for ASGI"));
     for wrong in
         [&["--name", "B"][..], &["--name", "blog", "--wsgi", "x"], &["--name", "blog", "--tag", "a/b"], &[]]
     {

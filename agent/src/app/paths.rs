@@ -78,6 +78,11 @@ impl AppPaths {
         self.overlays().join(digest)
     }
 
+    /// The folder of configuration files: root's; within it a folder for each set of them, named by its content.
+    pub fn files(&self) -> PathBuf {
+        self.home.join("files")
+    }
+
     /// What was taken away and is still to be cleared.
     pub fn trash(&self) -> PathBuf {
         self.home.join(TRASH)

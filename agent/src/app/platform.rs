@@ -23,6 +23,8 @@ pub struct Offer<'a> {
     pub settings: Option<&'a str>,
     /// The folder of the overlay, if there is one.
     pub overlay: Option<&'a str>,
+    /// The folder of the configuration files, if there are any.
+    pub files: Option<&'a str>,
 }
 
 /// Names that follow from the release alone.
@@ -68,6 +70,9 @@ pub fn variables(offer: &Offer<'_>, pillar: &Env) -> Env {
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
+    if let Some(folder) = offer.files {
+        env.insert("FILES_DIR".to_owned(), folder.to_owned());
+    }
     // What is collected must lie where nginx looks for it.
     if let Some(location) = &spec.static_files
         && let Ok(root) = super::env::substitute(&location.root, &env)
@@ -83,10 +88,13 @@ pub fn variables(offer: &Offer<'_>, pillar: &Env) -> Env {
     env
 }
 
-/// What the pillar must not win: the module that wraps its settings, and the overlay's place on the path.
+/// What the pillar must not win: the module that wraps its settings, the overlay's place on the path, and where
+/// its configuration files are.
 pub fn insist(env: &mut Env, platform: &Env) {
-    if let Some(outer) = platform.get("DJANGO_SETTINGS_MODULE") {
-        env.insert("DJANGO_SETTINGS_MODULE".to_owned(), outer.clone());
+    for name in ["DJANGO_SETTINGS_MODULE", "FILES_DIR"] {
+        if let Some(value) = platform.get(name) {
+            env.insert(name.to_owned(), value.clone());
+        }
     }
     if let Some(overlay) = platform.get("PYTHONPATH") {
         let all = match env.get("PYTHONPATH") {
@@ -141,6 +149,7 @@ mod tests {
             wsgi: "blog.wsgi:application",
             settings: Some("blog.settings"),
             overlay,
+            files: Some("/x/blog/files/0a"),
         };
         let platform = variables(&offer, pillar);
         let mut env = super::super::env::render(pillar, &platform).unwrap();
@@ -160,6 +169,7 @@ mod tests {
             ("FLIPSIDE_SETTINGS", "blog.settings"),
             ("PYTHONPATH", "/x/blog/overlays/a"),
             ("SECRET_KEY", "key"),
+            ("FILES_DIR", "/x/blog/files/0a"),
         ] {
             assert_eq!(env[name], value, "{name}");
         }

@@ -9,7 +9,7 @@ use super::deployment::Event;
 pub struct App {
     /// Its spec, without the environment.
     pub spec: AppSpec,
-    /// Its environment as the pillar gave it, sealed.
+    /// Its environment and its configuration files as the pillar gave them, sealed.
     pub env: Vec<u8>,
     /// The release that is current.
     pub release: ReleaseId,
@@ -36,7 +36,7 @@ pub struct Begin {
     pub at: i64,
     /// What a restarted agent needs to finish or undo it, as JSON; absent where there is nothing to undo.
     pub work: Option<String>,
-    /// The environment that it brings, sealed.
+    /// The environment and the configuration files that it brings, sealed.
     pub env: Option<Vec<u8>>,
 }
 

@@ -76,14 +76,22 @@ pub(crate) struct Context {
     pub(crate) paths: AppPaths,
     pub(crate) account: Option<Account>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    /// The whole environment that the release will see; empty when a restarted agent goes on.
-    pub(crate) env: Env,
+    pub(crate) brings: Brings,
     pub(crate) channel: Arc<Channel>,
     /// Whether workers of the release may have served, and so written to the databases.
     pub(crate) served: AtomicBool,
     pub(crate) found: Found,
     pub(crate) page: Page,
     held: AtomicBool,
+}
+
+/// What the release will see of its surroundings; empty when a restarted agent goes on.
+#[derive(Default)]
+pub(crate) struct Brings {
+    /// The whole environment.
+    pub(crate) env: Env,
+    /// The folder of the configuration files, and what is in it.
+    pub(crate) files: Option<(PathBuf, BTreeMap<String, String>)>,
 }
 
 /// What a step found out for those after it, in the same agent.
@@ -102,14 +110,19 @@ impl Context {
     ///
     /// # Errors
     /// When the host lacks the app's user or runtime.
-    pub(crate) fn new(host: Arc<Host>, work: Work, env: Env, channel: Arc<Channel>) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        work: Work,
+        brings: Brings,
+        channel: Arc<Channel>,
+    ) -> Result<Self, Failure> {
         let paths = host.paths(&work.spec.app);
         let account = host.account(&work.spec)?;
         let runtime = host.runtime(work.spec.runtime)?;
         let held = AtomicBool::new(work.kind == Kind::Held.name());
         let (found, page) = (Found::default(), Page::new(paths.maintenance(), &work.id));
         let served = AtomicBool::new(false);
-        Ok(Self { host, work, paths, account, runtime, env, channel, served, found, page, held })
+        Ok(Self { host, work, paths, account, runtime, brings, channel, served, found, page, held })
     }
 
     /// How the release takes over.
@@ -235,8 +248,8 @@ impl Context {
 
     /// The failure without the secrets of the app's environment: it goes on record, and to whoever asked.
     pub(crate) fn blackened(&self, mut failure: Failure) -> Failure {
-        let stored = if self.env.is_empty() { self.current_env().ok() } else { None };
-        let env = stored.as_ref().unwrap_or(&self.env);
+        let stored = if self.brings.env.is_empty() { self.current_env().ok() } else { None };
+        let env = stored.as_ref().unwrap_or(&self.brings.env);
         failure.message = env::blacken(&failure.message, env);
         for line in &mut failure.log {
             *line = env::blacken(line, env);

@@ -5,10 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use flipside_api::{AppSpec, Code, Failure, Hooks, Migrations, ReleaseId};
 
 use super::{
-    Ask, ONCE,
+    Ask, ONCE, Private,
+    context::Brings,
     manifest::Manifest,
     read_env, schema,
-    steps::{DESTRUCTIVE, is_installed, overlay_digest},
+    steps::{DESTRUCTIVE, digest, is_installed},
 };
 use crate::{
     app::{
@@ -34,8 +35,7 @@ pub(super) struct Sight {
     pub(super) old: Option<AppSpec>,
     pub(super) was_up: bool,
     pub(super) hooks: Hooks,
-    /// The whole environment that the release will see.
-    pub(super) env: Env,
+    pub(super) brings: Brings,
     pub(super) plan: Plan,
     /// The deployment to whose mark the databases go back.
     pub(super) mark: Option<String>,
@@ -53,18 +53,19 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
     let merged = merged(ask, &paths, installed)?;
     let account = host.account(&ask.spec)?;
     let runtime = host.runtime(ask.spec.runtime)?;
-    let env = environment(host, ask, &merged, &paths).await?;
+    let brings = brings(host, ask, &merged, &paths).await?;
+    let env = &brings.env;
     let known = host.records.app(&ask.spec.app).await?;
     let observed = observe(host, known.as_ref(), &paths).await?;
     let current = current(&paths);
     let serving = !observed.workers.is_empty()
         && observed.workers.iter().all(|worker| worker.accepting && worker.release == current);
-    let migrations = if ask.test { foresee(host, ask, &merged, &env, current.as_ref()).await } else { None };
+    let migrations = if ask.test { foresee(host, ask, &merged, env, current.as_ref()).await } else { None };
     let known_migrations = migrations.as_ref().filter(|all| all.unknown_why.is_empty());
     let facts = Facts {
         current: current.clone(),
         spec: known.as_ref().map(|app| app.spec.clone()),
-        same_env: read_env(&paths.env_file()).is_ok_and(|now| platform::same_but_for_release(&now, &env)),
+        same_env: read_env(&paths.env_file()).is_ok_and(|now| platform::same_but_for_release(&now, env)),
         listening: observed.listening,
         serving,
         options: observed.options,
@@ -88,7 +89,7 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
         old: facts.spec,
         was_up: facts.listening,
         hooks: merged.hooks,
-        env,
+        brings,
         plan,
         mark: None,
         migrations,
@@ -110,9 +111,12 @@ async fn foresee(
     }
     let untold = |why: &str| Some(Migrations { unknown_why: why.to_owned(), ..Migrations::default() });
     let paths = host.paths(&ask.spec.app);
-    let overlay = env.get("FLIPSIDE_OVERLAY").filter(|path| !path.is_empty());
-    let overlaid = overlay.is_none_or(|path| std::path::Path::new(path).is_dir());
-    if !is_installed(&paths, &ask.release) || !overlaid || !paths.data().is_dir() {
+    let laid = |variable: &str| {
+        let folder = env.get(variable).filter(|path| !path.is_empty());
+        folder.is_none_or(|path| std::path::Path::new(path).is_dir())
+    };
+    let ready = laid("FLIPSIDE_OVERLAY") && laid("FILES_DIR") && paths.data().is_dir();
+    if !is_installed(&paths, &ask.release) || !ready {
         return untold(
             "known once the release is installed, which a plan does not do; destructive ones are refused then, and \
              what the old code cannot live with is held",
@@ -147,7 +151,8 @@ fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failu
     spec.hooks = spec.hooks.overridden_by(manifest.hooks);
     spec.wsgi = spec.wsgi.or(manifest.wsgi);
     spec.settings = spec.settings.or(manifest.settings);
-    spec.env = ask.pillar.clone();
+    let Private { env, files } = ask.private.clone();
+    (spec.env, spec.files) = (env, files);
     spec.check().map_err(|problems| {
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
         Failure::new(Code::Spec, all.join("; ")).hint("mend the app's pillar (or the package's hooks)")
@@ -168,13 +173,17 @@ fn merged(ask: &Ask, paths: &AppPaths, installed: bool) -> Result<AppSpec, Failu
     Ok(spec)
 }
 
-async fn environment(host: &Host, ask: &Ask, merged: &AppSpec, paths: &AppPaths) -> Result<Env, Failure> {
-    let wrong = |text: String| Failure::new(Code::Spec, text).hint("mend the app's env in pillar");
-    let pillar = host.keyring.reveal(&ask.pillar).map_err(|error| wrong(error.to_string()))?;
+async fn brings(host: &Host, ask: &Ask, merged: &AppSpec, paths: &AppPaths) -> Result<Brings, Failure> {
+    let wrong = |text: String| Failure::new(Code::Spec, text).hint("mend it in the app's pillar");
+    let revealed = |of, texts| host.keyring.reveal(of, texts).map_err(|error| wrong(error.to_string()));
+    let pillar = revealed("env", &ask.private.env)?;
+    let texts = revealed("files", &ask.private.files)?;
+    // Named by what the pillar holds: the name of a folder says nothing of a secret.
+    let folder = digest(&ask.private.files).map(|digest| paths.files().join(digest));
+    let files = folder.as_ref().map(|folder| folder.display().to_string());
     let secret =
         if pillar.contains_key("SECRET_KEY") { String::new() } else { secret_key(host, ask).await? };
-    let overlay =
-        overlay_digest(&ask.spec.overlay).map(|digest| paths.overlay(&digest).display().to_string());
+    let overlay = digest(&ask.spec.overlay).map(|digest| paths.overlay(&digest).display().to_string());
     let offer = Offer {
         spec: merged,
         release: &ask.release,
@@ -184,12 +193,13 @@ async fn environment(host: &Host, ask: &Ask, merged: &AppSpec, paths: &AppPaths)
         wsgi: merged.wsgi.as_deref().unwrap_or_default(),
         settings: merged.settings.as_deref(),
         overlay: overlay.as_deref(),
+        files: files.as_deref(),
     };
     let platform = platform::variables(&offer, &pillar);
     let mut all = env::render(&pillar, &platform)
         .map_err(|problems| wrong(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")))?;
     platform::insist(&mut all, &platform);
-    Ok(all)
+    Ok(Brings { env: all, files: folder.map(|folder| (folder, texts)) })
 }
 
 /// The key that is made once for an app that brings none. A plan makes none for good.
@@ -225,14 +235,14 @@ pub(super) fn current(paths: &AppPaths) -> Option<ReleaseId> {
     target.file_name()?.to_str()?.parse().ok()
 }
 
-/// The pillar's environment, sealed for the record.
-pub(super) fn seal(host: &Host, pillar: &Env) -> Result<Vec<u8>, Failure> {
-    let json = zeroize::Zeroizing::new(to_json(pillar)?);
+/// What the pillar gives the app alone, sealed for the record.
+pub(super) fn seal(host: &Host, private: &Private) -> Result<Vec<u8>, Failure> {
+    let json = zeroize::Zeroizing::new(to_json(private)?);
     host.keyring.seal(json.as_bytes()).map_err(|error| fault("cannot seal the environment", &error))
 }
 
 /// What [`seal`] sealed.
-pub(crate) fn unseal(host: &Host, sealed: &[u8]) -> Result<Env, Failure> {
+pub(crate) fn unseal(host: &Host, sealed: &[u8]) -> Result<Private, Failure> {
     let open =
         host.keyring.open_sealed(sealed).map_err(|error| fault("cannot open the environment", &error))?;
     serde_json::from_slice(&open).map_err(|error| fault("the stored environment is damaged", &error))

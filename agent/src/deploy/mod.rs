@@ -19,9 +19,10 @@ mod schema;
 mod steps;
 mod vhost;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use flipside_api::{AppSpec, Effect, Failure, Outcome, ReleaseId, State, StepReport, Who};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
@@ -51,6 +52,23 @@ pub(crate) use steps::installed;
 /// Under what name it is remembered that the hooks of the first deploy were run.
 const ONCE: &str = "once";
 
+/// What the pillar gives an app and nobody else may read, armoured values and all.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Private {
+    /// Its environment.
+    pub env: Env,
+    /// Its configuration files.
+    pub files: BTreeMap<String, String>,
+}
+
+impl Private {
+    /// Takes it out of a spec, which goes on record in plain.
+    pub fn take(spec: &mut AppSpec) -> Self {
+        Self { env: std::mem::take(&mut spec.env), files: std::mem::take(&mut spec.files) }
+    }
+}
+
 /// What is asked for.
 pub struct Ask {
     /// Why.
@@ -59,10 +77,10 @@ pub struct Ask {
     pub verb: &'static str,
     /// Who asks.
     pub who: Who,
-    /// The spec; its environment is in `pillar`.
+    /// The spec; its environment and its files are in `private`.
     pub spec: AppSpec,
-    /// The environment as the pillar gave it, armoured values and all.
-    pub pillar: Env,
+    /// What the pillar gives the app alone.
+    pub private: Private,
     /// The release.
     pub release: ReleaseId,
     /// The folder of its package; not looked at when the release is installed.
@@ -135,7 +153,7 @@ async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>)
         mark: sight.mark,
         allow: ask.allow,
     };
-    let sealed = look::seal(host, &ask.pillar)?;
+    let sealed = look::seal(host, &ask.private)?;
     let begin = Begin {
         id: id.clone(),
         app: work.spec.app.clone(),
@@ -147,7 +165,7 @@ async fn begin(host: &Arc<Host>, ask: Ask, sight: Sight, channel: &Arc<Channel>)
         work: Some(look::to_json(&work)?),
         env: Some(sealed.clone()),
     };
-    let ctx = Context::new(Arc::clone(host), work, sight.env, Arc::clone(channel))?;
+    let ctx = Context::new(Arc::clone(host), work, sight.brings, Arc::clone(channel))?;
     host.records.begin(begin).await?;
     let journal = Journal::new(Arc::clone(&host.records), id, Deployment::new(steps));
     Ok(run::run(&ctx, journal, sealed, None).await)

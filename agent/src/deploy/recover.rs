@@ -8,14 +8,13 @@ use std::{
 use flipside_api::{Code, Failure, Outcome, State};
 
 use super::{
-    context::{Context, DEPLOYMENT, Work},
+    context::{Brings, Context, DEPLOYMENT, Work},
     journal::Journal,
     run,
 };
 use crate::{
     app::{
         deployment::{Deployment, Event, Next, Step},
-        env::Env,
         record::Unfinished,
     },
     host::{Host, fault},
@@ -61,7 +60,7 @@ async fn resume(host: &Arc<Host>, left: Unfinished, channel: &Arc<Channel>) -> R
         .last()
         .map_or_else(|| "before its first step".to_owned(), |step| format!("in the step {step}"));
     let mut failure = left.failure.map(|message| Failure::new(Code::Interrupted, message));
-    let ctx = Context::new(Arc::clone(host), work, Env::new(), Arc::clone(channel))?;
+    let ctx = Context::new(Arc::clone(host), work, Brings::default(), Arc::clone(channel))?;
     ctx.served.store(left.events.contains(&Event::Started(Step::Switch)), Ordering::Relaxed);
     end_left(left.begin.id.clone()).await;
     let goes_on = state.is_past_return() || !matches!(state.todo(), Next::Do(_));

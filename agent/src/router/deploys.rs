@@ -7,14 +7,14 @@ use flipside_api::{AppName, AppSpec, Code, Deploy, Failure, Outcome, Redeploy, R
 use super::{Call, Router};
 use crate::{
     app::{env::Env, plan::Intent, record::App},
-    deploy::{self, Ask},
+    deploy::{self, Ask, Private},
 };
 
 /// A release with its spec and environment.
 pub(super) async fn deploy(router: &Router, call: &Call<'_>, asked: Deploy) -> Result<Outcome, Failure> {
-    let Deploy { spec, package, test, cold, wait, allow } = asked;
-    let (spec, pillar) = split(spec);
-    let ask = ask(call, spec, pillar, package.release);
+    let Deploy { mut spec, package, test, cold, wait, allow } = asked;
+    let private = Private::take(&mut spec);
+    let ask = ask(call, spec, private, package.release);
     let ask = Ask { package: PathBuf::from(package.dir), test, cold, allow, ..ask };
     engine(router, call, ask, wait).await
 }
@@ -22,9 +22,9 @@ pub(super) async fn deploy(router: &Router, call: &Call<'_>, asked: Deploy) -> R
 /// The same with the spec and environment that this host has stored.
 pub(super) async fn redeploy(router: &Router, call: &Call<'_>, asked: Redeploy) -> Result<Outcome, Failure> {
     let app = router.known(&asked.app).await?;
-    let pillar = deploy::unseal(&router.host, &app.env)?;
+    let private = deploy::unseal(&router.host, &app.env)?;
     let Redeploy { package, test, cold, wait, allow, .. } = asked;
-    let ask = ask(call, app.spec, pillar, package.release);
+    let ask = ask(call, app.spec, private, package.release);
     let ask = Ask { package: PathBuf::from(package.dir), test, cold, allow, ..ask };
     engine(router, call, ask, wait).await
 }
@@ -37,10 +37,10 @@ pub(super) async fn rollback(router: &Router, call: &Call<'_>, asked: Rollback) 
         None => before(router, &app).await?,
     };
     let env = if asked.with_env { env_of(router, &app, &release).await? } else { app.env };
-    let pillar = deploy::unseal(&router.host, &env)?;
+    let private = deploy::unseal(&router.host, &env)?;
     let (spec, target) = (app.spec.clone(), release.clone());
     let intent = if asked.with_data { Intent::RollbackData } else { Intent::Rollback };
-    let ask = ask(call, app.spec, pillar, release);
+    let ask = ask(call, app.spec, private, release);
     let ask = Ask { intent, verb: "rollback", test: asked.test, allow: asked.allow, ..ask };
     let mut outcome = engine(router, call, ask, asked.wait).await?;
     if asked.with_data {
@@ -52,30 +52,33 @@ pub(super) async fn rollback(router: &Router, call: &Call<'_>, asked: Rollback) 
     Ok(outcome)
 }
 
-/// Another environment for the release that is current, or the stored one written again.
+/// Another environment or other files for the release that is current; what is not given is the stored one.
 pub(super) async fn env(
     router: &Router,
     call: &Call<'_>,
     name: &AppName,
-    env: Option<BTreeMap<String, String>>,
+    (env, files): (Option<Env>, Option<BTreeMap<String, String>>),
     wait: u64,
 ) -> Result<Outcome, Failure> {
     let app = router.known(name).await?;
-    let pillar = match env {
-        Some(env) => env,
-        None => deploy::unseal(&router.host, &app.env)?,
+    let private = match (env, files) {
+        (Some(env), Some(files)) => Private { env, files },
+        (env, files) => {
+            let stored = deploy::unseal(&router.host, &app.env)?;
+            Private { env: env.unwrap_or(stored.env), files: files.unwrap_or(stored.files) }
+        }
     };
-    let ask = ask(call, app.spec, pillar, app.release);
+    let ask = ask(call, app.spec, private, app.release);
     engine(router, call, Ask { intent: Intent::Env, ..ask }, wait).await
 }
 
-fn ask(call: &Call<'_>, spec: AppSpec, pillar: Env, release: ReleaseId) -> Ask {
+fn ask(call: &Call<'_>, spec: AppSpec, private: Private, release: ReleaseId) -> Ask {
     Ask {
         intent: Intent::Deploy,
         verb: call.verb,
         who: call.who.clone(),
         spec,
-        pillar,
+        private,
         release,
         package: PathBuf::new(),
         cold: false,
@@ -112,12 +115,6 @@ async fn engine(router: &Router, call: &Call<'_>, ask: Ask, wait: u64) -> Result
         return Ok(outcome);
     }
     deploy::deploy(&router.host, ask, call.channel).await
-}
-
-/// The spec without its environment, and that.
-fn split(mut spec: AppSpec) -> (AppSpec, Env) {
-    let pillar = std::mem::take(&mut spec.env);
-    (spec, pillar)
 }
 
 /// The release that the current one replaced when it was deployed.

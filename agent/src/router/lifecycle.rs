@@ -135,6 +135,7 @@ async fn clear(router: &Router, app: &App) -> Result<&'static str, Failure> {
         paths.env_file(),
         paths.env_next(),
         paths.env_previous(),
+        paths.files(),
         paths.maintenance(),
         paths.overlays(),
         paths.releases(),

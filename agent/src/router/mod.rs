@@ -185,7 +185,9 @@ impl Router {
             Command::Deploy(asked) => deploys::deploy(self, &call, *asked).await,
             Command::Redeploy(asked) => deploys::redeploy(self, &call, asked).await,
             Command::Rollback(asked) => deploys::rollback(self, &call, asked).await,
-            Command::Env { app, env, wait } => deploys::env(self, &call, &app, env, wait).await,
+            Command::Env { app, env, files, wait } => {
+                deploys::env(self, &call, &app, (env, files), wait).await
+            }
             Command::Reload(asked)
             | Command::Restart(asked)
             | Command::Start(asked)

@@ -96,6 +96,9 @@ pub struct Schema {
     /// Those that were asked for by name, as far as the release knows them.
     #[serde(default)]
     pub named: Vec<Migration>,
+    /// The SQLite files that its settings name.
+    #[serde(default)]
+    pub files: Vec<PathBuf>,
 }
 
 /// What a pre-flight reported.

@@ -49,7 +49,7 @@ pub(crate) fn run(cli: Cli, output: &Output) -> Result<u8> {
             EnvVerb::Apply { app, file, lock } => {
                 let app = session.app(app.as_deref())?;
                 let env = file.as_deref().map(deploy::read_json).transpose()?;
-                session.finish(Command::Env { app, env, wait: lock.wait })
+                session.finish(Command::Env { app, env, files: None, wait: lock.wait })
             }
         },
         Verb::Logs(args) => logs::run(&args, &session),

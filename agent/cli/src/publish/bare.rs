@@ -2,7 +2,8 @@
 //!
 //! It becomes a wheel that holds the folder as it is, so that `BASE_DIR` and all that hangs on it (templates,
 //! static folders, data files) stay where the project looks for them. What belongs to a developer's machine
-//! is left out: environments, caches, version control, uploads, and above all secrets and databases.
+//! is left out: environments, caches, version control, uploads, and above all secrets and databases. Where manage.py
+//! puts a folder such as `src` on Python's path, the wheel does.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,7 @@ use std::{
 use flipside_api::AppName;
 
 use super::{
-    secrets,
+    detect, secrets,
     wheel::{self, Content, Wheel},
 };
 use crate::failures::{Result, on, usage};
@@ -61,6 +62,9 @@ pub(crate) fn pack(project: &Project<'_>, to: &Path) -> Result<Packed> {
     let count = walk.files.len();
     // A name of its own: a project's folder may be called as something that it depends on (`django`).
     let name = format!("{}_project", app.as_str().replace('-', "_"));
+    if let Some(root) = source_root(project.folder, &walk.files) {
+        walk.files.insert(format!("{name}.pth"), Content::Bytes(format!("{root}\n").into_bytes()));
+    }
     let dist_info = format!("{name}-{version}.dist-info");
     let mut metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n");
     if let Some(pythons) = project.requires_python.filter(|pythons| !pythons.contains('\n')) {
@@ -72,6 +76,20 @@ pub(crate) fn pack(project: &Project<'_>, to: &Path) -> Result<Packed> {
     let path = to.join(format!("{name}-{version}-py3-none-any.whl"));
     wheel::write(&path, &dist_info, &walk.files)?;
     Ok(Packed { wheel: Wheel::open(&path)?, files: count, left_out: walk.left_out })
+}
+
+/// The folder that holds manage.py's settings module, where that is not the project's own.
+fn source_root<'a>(folder: &Path, files: &'a BTreeMap<String, Content>) -> Option<&'a str> {
+    let settings = detect::settings_in(&std::fs::read_to_string(folder.join("manage.py")).ok()?)?;
+    let modules = detect::files_of(&settings);
+    if modules.iter().any(|module| files.contains_key(module)) {
+        return None;
+    }
+    let root = |file: &'a String| {
+        let (root, rest) = file.split_once('/')?;
+        modules.iter().any(|module| module == rest).then_some(root)
+    };
+    files.keys().find_map(root)
 }
 
 struct Walk<'a> {
@@ -240,6 +258,26 @@ mod tests {
         let expected =
             [".env", "config.txt", "db.sqlite3", "key.txt", "loop", "media/", "odd.name", "out.txt"];
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_folder_of_sources_is_on_the_path() {
+        let (dir, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = dir.path().canonicalize().unwrap();
+        let settings = "os.environ['DJANGO_SETTINGS_MODULE'] = 'my.settings.prod'\n";
+        for (name, text) in [
+            ("manage.py", settings),
+            ("src/my/settings/prod.py", ""),
+            ("src/my/wsgi.py", "application = get()\n"),
+        ] {
+            std::fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            atomic_write(&root.join(name), text.as_bytes(), 0o644).unwrap();
+        }
+        let wheel = packed(&root, "a", to.path()).wheel;
+        assert_eq!(wheel.text("a_project.pth").unwrap().as_deref(), Some("src\n"));
+        let found = detect::complete(&detect::Entry::default(), &[&wheel]).unwrap();
+        assert_eq!(found.wsgi.as_deref(), Some("my.wsgi:application"));
+        assert_eq!(found.settings.as_deref(), Some("my.settings.prod"));
     }
 
     #[test]

@@ -45,10 +45,10 @@ pub(crate) struct Locked {
     pub(crate) count: usize,
 }
 
-/// Builds the wheel of the project in `folder` into `to`, from a copy: old build folders neither leak into
-/// the wheel nor appear in the project.
-pub(crate) fn build(tools: &Tools, folder: &Path, to: &Path) -> Result<Wheel> {
-    let copy = tools.work.join("source");
+/// Builds the wheel of the project in `folder`, from a copy: old build folders neither leak into the wheel nor
+/// appear in the project.
+pub(crate) fn build(tools: &Tools, folder: &Path) -> Result<Wheel> {
+    let (copy, to) = (tools.work.join("source"), tools.work.join("built"));
     copy_tree(folder, &copy)?;
     tools
         .uv()
@@ -57,7 +57,7 @@ pub(crate) fn build(tools: &Tools, folder: &Path, to: &Path) -> Result<Wheel> {
         .args([&tools.python])
         .args(["--out-dir".as_ref(), to.as_os_str()])
         .run("build the project's wheel")?;
-    let mut built = wheel::in_folder(to)?;
+    let mut built = wheel::in_folder(&to)?;
     match (built.pop(), built.is_empty()) {
         (Some(own), true) => {
             wheel::normalise(&own.path)?;
@@ -96,11 +96,11 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Locks what the app depends on, each file by its hash: by the project's uv.lock where there is one, else by
-/// resolving now.
+/// resolving now what the wheel that it builds and its authors' lists say.
 pub(crate) fn lock(
     tools: &Tools,
     folder: &Path,
-    own: &Wheel,
+    built: Option<&Wheel>,
     wanted: &Requirements,
     extras: &[String],
 ) -> Result<Locked> {
@@ -117,17 +117,21 @@ pub(crate) fn lock(
         return counted(file);
     }
     let input = tools.work.join("wanted.in");
-    let (lines, listed) = match wanted {
-        Requirements::Built => {
-            let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
-            (vec![format!("{}{extras} @ file://{}", own.name, own.path.display())], None)
-        }
+    let (mut lines, listed) = match wanted {
+        Requirements::Built => (Vec::new(), None),
         Requirements::Listed { file, inline } => (inline.clone(), file.as_ref()),
     };
+    if let Some(built) = built {
+        let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
+        lines.push(format!("{}{extras} @ file://{}", built.name, built.path.display()));
+    }
     files::atomic_write(&input, (lines.join("\n") + "\n").as_bytes(), 0o600)?;
     let mut tool =
         tools.uv().dir(folder).args(["pip", "compile", "--quiet", "--generate-hashes", "--no-header"]);
-    tool = tool.args(["--no-annotate", "--no-emit-package", &own.name, "--python"]).args([&tools.python]);
+    tool = tool.args(["--no-annotate", "--python"]).args([&tools.python]);
+    if let Some(built) = built {
+        tool = tool.args(["--no-emit-package", &built.name]);
+    }
     tool = tool.args(["--output-file".as_ref(), file.as_os_str(), input.as_os_str()]);
     if let Some(listed) = listed {
         tool = tool.args([listed]);

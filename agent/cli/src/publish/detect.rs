@@ -55,11 +55,13 @@ pub(crate) fn own<'a>(wheels: &'a [Wheel], app: &AppName, entry: &Entry) -> Vec<
 
 /// Whether the wheel holds the module.
 pub(crate) fn holds(wheel: &Wheel, module: &str) -> bool {
+    wheel.entries.iter().any(|entry| files_of(module).contains(entry))
+}
+
+/// The files that may hold a module.
+pub(crate) fn files_of(module: &str) -> [String; 2] {
     let path = module.replace('.', "/");
-    wheel
-        .entries
-        .iter()
-        .any(|entry| *entry == format!("{path}.py") || *entry == format!("{path}/__init__.py"))
+    [format!("{path}.py"), format!("{path}/__init__.py")]
 }
 
 /// What was asked for, and for the rest what the app's own wheels say.
@@ -71,8 +73,12 @@ pub(crate) fn complete(asked: &Entry, own: &[&Wheel]) -> Result<Entry> {
     }
     if entry.settings.is_none() {
         let module = entry.wsgi.as_deref().and_then(|wsgi| wsgi.split(':').next()).unwrap_or_default();
-        let path = format!("{}.py", module.replace('.', "/"));
-        let from_wsgi = own.iter().find_map(|wheel| settings_in(&wheel.text(&path).ok()??));
+        let [path, _] = files_of(module);
+        let in_wheel = |wheel: &&Wheel| {
+            let roots = wheel.roots().ok()?;
+            roots.iter().find_map(|root| settings_in(&wheel.text(&format!("{root}{path}")).ok()??))
+        };
+        let from_wsgi = own.iter().find_map(in_wheel);
         entry.settings = from_wsgi.or(from_manage);
     }
     Ok(entry)
@@ -80,20 +86,15 @@ pub(crate) fn complete(asked: &Entry, own: &[&Wheel]) -> Result<Entry> {
 
 /// The entry: the one `wsgi.py` that makes an application; of several the one beside manage.py's settings.
 fn wsgi_in(own: &[&Wheel], settings: Option<&str>) -> Result<Option<String>> {
-    let mut found = Vec::new();
-    for wheel in own {
-        for path in wheel.entries.iter().filter(|path| *path == "wsgi.py" || path.ends_with("/wsgi.py")) {
-            let module = path.trim_end_matches(".py").replace('/', ".");
-            let makes = wheel.text(path)?.is_some_and(|text| {
-                text.lines()
-                    .any(|line| line.split_once('=').is_some_and(|(name, _)| name.trim() == "application"))
-            });
-            if makes && is_module(&module) {
-                found.push(module);
-            }
-        }
+    let found = entries(own, "wsgi.py")?;
+    if let ([], Some(asgi)) = (found.as_slice(), entries(own, "asgi.py")?.first()) {
+        return Err(usage(format!(
+            "{asgi} is an entry for ASGI, and there is none for WSGI, which is served"
+        ))
+        .hint(
+            "add a wsgi.py as `django-admin startproject` makes it, or name the entry with --wsgi MOD:ATTR",
+        ));
     }
-    found.sort_by_key(|module| (module.matches('.').count(), module.clone()));
     let beside = settings.and_then(|settings| {
         found.iter().find(|module| {
             let package = module.strip_suffix(".wsgi").unwrap_or_default();
@@ -114,6 +115,33 @@ fn wsgi_in(own: &[&Wheel], settings: Option<&str>) -> Result<Option<String>> {
         (None, [first, ..]) => Some(first),
     };
     Ok(chosen.map(|module| format!("{module}:application")))
+}
+
+/// The modules in files of this name that make an application, the highest first.
+fn entries(own: &[&Wheel], file: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for wheel in own {
+        let roots = wheel.roots()?;
+        for path in wheel.entries.iter().filter(|path| path.rsplit('/').next() == Some(file)) {
+            // The longest root that it is below.
+            let root = roots.iter().filter(|root| path.starts_with(*root)).max_by_key(|root| root.len());
+            let module = path[root.map_or(0, String::len)..].trim_end_matches(".py").replace('/', ".");
+            if is_module(&module) && wheel.text(path)?.is_some_and(|text| makes_application(&text)) {
+                found.push(module);
+            }
+        }
+    }
+    found.sort_by_key(|module| (module.matches('.').count(), module.clone()));
+    Ok(found)
+}
+
+/// Whether something is assigned to `application`, alone, with its type or among others.
+fn makes_application(text: &str) -> bool {
+    text.lines().any(|line| {
+        let mut names = line.split('=').map(|part| part.split(':').next().unwrap_or_default().trim());
+        names.next_back();
+        names.any(|name| name == "application")
+    })
 }
 
 /// The module in `setdefault("DJANGO_SETTINGS_MODULE", "blog.settings")` or an assignment to it.
@@ -139,6 +167,18 @@ mod tests {
         assert_eq!(settings_in(other).unwrap(), "a.settings.prod");
         assert_eq!(settings_in("os.environ.setdefault('DJANGO_SETTINGS_MODULE', NAME)"), None);
         assert_eq!(settings_in("nothing"), None);
+    }
+
+    #[test]
+    fn an_application_is_found_as_people_write_it() {
+        for line in
+            ["application = get()", "application: WSGIHandler = get()", "app = application = get(debug=True)"]
+        {
+            assert!(makes_application(line), "{line}");
+        }
+        for line in ["from x import application", "serve(application=a)", "application()", "# application"] {
+            assert!(!makes_application(line), "{line}");
+        }
     }
 
     #[test]

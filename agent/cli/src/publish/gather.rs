@@ -57,13 +57,22 @@ pub(super) fn build(folder: &Path, order: &Order, work: &Path, output: &Output) 
     std::fs::create_dir(&wheels).map_err(on("create", &wheels))?;
     let project = project.unwrap_or_default();
     let app = app_name(order, &project, &folder)?;
-    let built = if builds { build_or_leave(&tools, &folder, &wheels, output)? } else { None };
-    let (own, wanted) = match built {
-        Some(own) => (own, Requirements::Built),
-        None => (pack(&folder, (&app, &project), order, &wheels, output)?, requirements::listed(&folder)?),
+    let built = if builds { build_or_leave(&tools, &folder, output)? } else { Built::Nothing };
+    let (own, wanted) = match &built {
+        Built::Whole(wheel) => (wheel.copied(&wheels)?, Requirements::Built),
+        part => {
+            let version = part.wheel().map(|wheel| wheel.version.as_str());
+            let about = About { app: &app, version: project.version().or(version), project: &project };
+            (pack(&folder, &about, order, &wheels, output)?, requirements::listed(&folder)?)
+        }
     };
+    if let Requirements::Listed { file: Some(file), .. } = &wanted
+        && !file.starts_with(&folder)
+    {
+        output.notice(format!("the folder says nothing of what it needs: taking {}", file.display()));
+    }
     let timer = Timer::start(output, "lock");
-    let locked = deps::lock(&tools, &folder, &own, &wanted, &project.flipside().extras)?;
+    let locked = deps::lock(&tools, &folder, built.wheel(), &wanted, &project.flipside().extras)?;
     timer.done(&format!("{} dependencies", locked.count));
     let timer = Timer::start(output, "download");
     deps::download(&tools, &locked, &wheels)?;
@@ -81,10 +90,17 @@ fn elsewhere(folder: &Path) -> String {
     }
 }
 
+/// What is known of a project that is packed.
+struct About<'a> {
+    app: &'a AppName,
+    version: Option<&'a str>,
+    project: &'a PyProject,
+}
+
 /// The wheel of the folder as it is.
 fn pack(
     folder: &Path,
-    (app, project): (&AppName, &PyProject),
+    &About { app, version, project }: &About<'_>,
     order: &Order,
     to: &Path,
     output: &Output,
@@ -93,7 +109,7 @@ fn pack(
     let project = bare::Project {
         folder,
         app,
-        version: order.version.as_deref().or(project.version()).unwrap_or("0.0.0"),
+        version: order.version.as_deref().or(version).unwrap_or("0.0.0"),
         requires_python: project.requires_python(),
         allowed: &order.allowed,
         store: &order.store.canonicalize().unwrap_or_else(|_| order.store.clone()),
@@ -106,37 +122,60 @@ fn pack(
     Ok(packed.wheel)
 }
 
+/// What a project builds.
+enum Built {
+    /// A wheel that is all of it.
+    Whole(Wheel),
+    /// A wheel that lacks what the project runs on. What it depends on it says all the same.
+    Part(Wheel),
+    Nothing,
+}
+
+impl Built {
+    fn wheel(&self) -> Option<&Wheel> {
+        match self {
+            Self::Whole(wheel) | Self::Part(wheel) => Some(wheel),
+            Self::Nothing => None,
+        }
+    }
+}
+
 /// The wheel that the project builds. A folder with manage.py may have a pyproject.toml that was never meant
-/// to build it: then there is none, and the folder is packed as it is.
-fn build_or_leave(
-    tools: &deps::Tools,
-    folder: &Path,
-    wheels: &Path,
-    output: &Output,
-) -> Result<Option<Wheel>> {
+/// to build all of it: then the folder is packed as it is.
+fn build_or_leave(tools: &deps::Tools, folder: &Path, output: &Output) -> Result<Built> {
     let timer = Timer::start(output, "build");
     let manage = std::fs::read_to_string(folder.join("manage.py")).ok();
-    let why = match (deps::build(tools, folder, wheels), &manage) {
+    let (built, why) = match (deps::build(tools, folder), &manage) {
         (Err(failure), None) => return Err(failure),
         (Err(failure), Some(_)) => {
             let said = failure.log.iter().rev().find(|line| !line.contains("hint:"));
-            said.cloned().unwrap_or(failure.message)
+            (Built::Nothing, said.cloned().unwrap_or(failure.message))
         }
-        (Ok(own), manage) => {
-            let settings = manage.as_deref().and_then(detect::settings_in);
-            if settings.as_ref().is_none_or(|module| detect::holds(&own, module)) {
+        (Ok(own), manage) => match manage.as_deref().and_then(|manage| lacking(&own, folder, manage)) {
+            Some(lost) => (Built::Part(own), format!("its wheel lacks {lost}")),
+            None => {
                 timer.done(&own.file);
-                return Ok(Some(own));
+                return Ok(Built::Whole(own));
             }
-            std::fs::remove_file(&own.path).map_err(on("remove", &own.path))?;
-            format!("its wheel lacks {}", settings.unwrap_or_default())
-        }
+        },
     };
     output.notice(format!(
         "the pyproject.toml does not build this project ({}); packing the folder",
         why.trim()
     ));
-    Ok(None)
+    Ok(built)
+}
+
+/// What a wheel lacks of a project that has a manage.py: its settings, or a folder beside the packages that
+/// settings point at.
+fn lacking(own: &Wheel, folder: &Path, manage: &str) -> Option<String> {
+    let settings = detect::settings_in(manage).filter(|module| !detect::holds(own, module));
+    let beside = |name: &&str| {
+        let filled = std::fs::read_dir(folder.join(name)).is_ok_and(|mut entries| entries.next().is_some());
+        filled && !own.entries.iter().any(|entry| entry.starts_with(&format!("{name}/")))
+    };
+    let folders = || ["templates", "static", "locale"].into_iter().find(beside);
+    settings.or_else(|| folders().map(|name| format!("{name}/")))
 }
 
 /// The app's name: asked for, else what the project says of itself, else its folder's.
@@ -173,6 +212,27 @@ fn spelled(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wheel_that_lacks_what_settings_point_at_is_not_all_of_a_project() {
+        let dir = tempfile::tempdir().unwrap();
+        let wheel = |entries: &[&str]| Wheel {
+            path: dir.path().join("a.whl"),
+            file: "a.whl".into(),
+            name: "a".into(),
+            version: "1".into(),
+            requires_python: None,
+            entries: entries.iter().map(ToString::to_string).collect(),
+        };
+        let manage = "os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'a.settings')";
+        let lost = |entries: &[&str]| lacking(&wheel(entries), dir.path(), manage);
+        assert_eq!(lost(&["a/wsgi.py"]).as_deref(), Some("a.settings"));
+        std::fs::create_dir(dir.path().join("templates")).unwrap();
+        assert_eq!(lost(&["a/settings.py"]), None, "an empty folder is not missed");
+        crate::files::atomic_write(&dir.path().join("templates/a.html"), b"x", 0o644).unwrap();
+        assert_eq!(lost(&["a/settings.py"]).as_deref(), Some("templates/"));
+        assert_eq!(lost(&["a/settings.py", "templates/a.html"]), None);
+    }
 
     #[test]
     fn names_of_folders_are_spelled_as_app_names() {

@@ -81,6 +81,10 @@ pub(crate) fn publish(order: &Order, output: &Output) -> Result<Published> {
     if manifest.wsgi.is_none() {
         output.notice("no entry was found in the wheel: pillar's options.wsgi must name it, or --wsgi");
     }
+    if gathered.wheels.iter().any(|wheel| wheel.name == "channels") {
+        output
+            .notice("only WSGI is served: what the project does over WebSockets (channels) will not answer");
+    }
     let bytes = manifest.to_bytes()?;
     let release = ReleaseId::of(&manifest.version, &bytes)
         .map_err(|error| usage(format!("{error}")).hint("name another version with --version"))?;

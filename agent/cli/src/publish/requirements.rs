@@ -40,10 +40,15 @@ pub(crate) fn of(dir: &Path) -> Result<Requirements> {
 /// Those of the project in `dir`, which is not built.
 pub(crate) fn listed(dir: &Path) -> Result<Requirements> {
     let mut inline = PyProject::read(dir)?.unwrap_or_default().dependencies().to_vec();
-    let file = FILES.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    let in_folder = |dir: &Path| FILES.iter().map(|name| dir.join(name)).find(|path| path.is_file());
+    let mut file = in_folder(dir);
     if file.is_none() {
         inline.extend(poetry(&dir.join("poetry.lock"))?);
         inline.extend(pipenv(&dir.join("Pipfile.lock"))?);
+    }
+    if file.is_none() && inline.is_empty() {
+        // Many a repository holds the project's folder beside its requirements.
+        file = dir.parent().and_then(in_folder);
     }
     if dir.join("manage.py").is_file() {
         // Without a version: what the file says about Django's holds, and nothing said means the newest.
@@ -184,6 +189,19 @@ mod tests {
             project(&[("Pipfile.lock", pipenv), ("manage.py", "")]),
             inline(&["django==4.2", "django"])
         );
+    }
+
+    #[test]
+    fn a_folder_that_says_nothing_needs_what_the_repository_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inner, outer) = (dir.path().join("site"), dir.path().join("requirements.txt"));
+        std::fs::create_dir(&inner).unwrap();
+        atomic_write(&outer, b"a", 0o644).unwrap();
+        let found = |listed| matches!(listed, Requirements::Listed { file: Some(file), .. } if file == outer);
+        assert!(found(listed(&inner).unwrap()));
+        atomic_write(&inner.join("pyproject.toml"), b"[project]\nname = 'a'\ndependencies = ['b']", 0o644)
+            .unwrap();
+        assert!(!found(listed(&inner).unwrap()));
     }
 
     #[test]

@@ -100,6 +100,13 @@ impl Wheel {
         })
     }
 
+    /// A copy of it in the folder `to`.
+    pub(crate) fn copied(&self, to: &Path) -> Result<Self> {
+        let path = to.join(&self.file);
+        std::fs::copy(&self.path, &path).map_err(on("copy", &self.path))?;
+        Ok(Self { path, ..self.clone() })
+    }
+
     /// What the manifest says of it.
     pub(crate) fn entry(&self) -> Result<manifest::File> {
         let mut file = File::open(&self.path).map_err(on("read", &self.path))?;
@@ -114,6 +121,18 @@ impl Wheel {
             return Ok(None);
         }
         text_of(&mut archive(&self.path)?, entry, &self.path)
+    }
+
+    /// Where its modules are: at its top, and in the folders that its `.pth` files put on Python's path.
+    pub(crate) fn roots(&self) -> Result<Vec<String>> {
+        let mut roots = vec![String::new()];
+        for entry in self.entries.iter().filter(|entry| entry.ends_with(".pth") && !entry.contains('/')) {
+            let text = self.text(entry)?.unwrap_or_default();
+            let folders =
+                text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+            roots.extend(folders.filter(|line| !line.contains(' ')).map(|folder| format!("{folder}/")));
+        }
+        Ok(roots)
     }
 
     /// How each of its files begins.

@@ -1,6 +1,7 @@
-//! The app's folders, the overlay, and the environment that the release will see, as `env.next`.
+//! The app's folders, the overlay, the configuration files, and the environment that the release will see, as
+//! `env.next`.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use flipside_api::Failure;
 use sha2::{Digest, Sha256};
@@ -17,14 +18,20 @@ use crate::{
 
 pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     folders(ctx)?;
-    overlay(ctx)?;
+    let texts = &ctx.work.spec.overlay;
+    if let Some(digest) = digest(texts) {
+        lay(texts, &ctx.paths.overlay(&digest), 0o644, None)?;
+    }
+    if let Some((folder, texts)) = &ctx.brings.files {
+        lay(texts, folder, 0o640, ctx.readable())?;
+    }
     point(Step::Env, Moment::During).await?;
     // The copy of an earlier switch must not be taken for one of this.
     remove(&ctx.paths.env_previous())?;
-    let text = zeroize::Zeroizing::new(env::to_file(&ctx.env));
+    let text = zeroize::Zeroizing::new(env::to_file(&ctx.brings.env));
     atomic_write::write(&ctx.paths.env_next(), text.as_bytes(), 0o640, ctx.readable())
         .map_err(|error| fault("cannot write the environment", &error))?;
-    Ok(format!("{} variables", ctx.env.len()))
+    Ok(format!("{} variables", ctx.brings.env.len()))
 }
 
 pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
@@ -43,6 +50,7 @@ fn folders(ctx: &Context) -> Result<(), Failure> {
         (paths.home().to_owned(), 0o755, None),
         (paths.releases(), 0o755, None),
         (paths.overlays(), 0o755, None),
+        (paths.files(), 0o755, None),
         (paths.marks(), 0o755, None),
         (paths.data(), 0o750, app),
         (paths.media(), 0o755, app),
@@ -57,13 +65,13 @@ fn folders(ctx: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Twelve hex digits of an overlay's content; `None` where there is no overlay.
-pub(crate) fn overlay_digest(overlay: &std::collections::BTreeMap<String, String>) -> Option<String> {
-    if overlay.is_empty() {
+/// Twelve hex digits of what texts hold, with their names; `None` where there is none.
+pub(crate) fn digest(texts: &BTreeMap<String, String>) -> Option<String> {
+    if texts.is_empty() {
         return None;
     }
     let mut hash = Sha256::new();
-    for (name, text) in overlay {
+    for (name, text) in texts {
         for part in [name, text] {
             hash.update(part.len().to_be_bytes());
             hash.update(part);
@@ -72,21 +80,26 @@ pub(crate) fn overlay_digest(overlay: &std::collections::BTreeMap<String, String
     Some(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// Lays the overlay down under the name of its content, whole or not at all.
-fn overlay(ctx: &Context) -> Result<(), Failure> {
-    let Some(digest) = overlay_digest(&ctx.work.spec.overlay) else { return Ok(()) };
-    let folder = ctx.paths.overlay(&digest);
+/// Lays texts down in a folder that is named by them, whole or not at all.
+fn lay(
+    texts: &BTreeMap<String, String>,
+    folder: &Path,
+    mode: u32,
+    owner: Option<(u32, u32)>,
+) -> Result<(), Failure> {
     if folder.is_dir() {
         return Ok(());
     }
-    let staging = ctx.paths.overlay(&format!(".new-{digest}"));
-    beneath::remove_tree(&staging).map_err(|error| fault("cannot remove an old overlay", &error))?;
-    beneath::ensure_dir(&staging, 0o755, None).map_err(|error| fault("cannot make the overlay", &error))?;
-    for (name, text) in &ctx.work.spec.overlay {
-        atomic_write::write(&staging.join(name), text.as_bytes(), 0o644, None)
-            .map_err(|error| fault("cannot write the overlay", &error))?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let staging = folder.with_file_name(format!(".new-{name}"));
+    let failed = |what: &str| format!("cannot {what} {}", folder.display());
+    beneath::remove_tree(&staging).map_err(|error| fault(&failed("clear the way to"), &error))?;
+    beneath::ensure_dir(&staging, 0o755, None).map_err(|error| fault(&failed("make"), &error))?;
+    for (name, text) in texts {
+        atomic_write::write(&staging.join(name), text.as_bytes(), mode, owner)
+            .map_err(|error| fault(&failed("write in"), &error))?;
     }
-    atomic_write::rename(&staging, &folder).map_err(|error| fault("cannot name the overlay", &error))
+    atomic_write::rename(&staging, folder).map_err(|error| fault(&failed("name"), &error))
 }
 
 #[cfg(test)]
@@ -96,14 +109,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_overlay_is_named_by_its_content() {
+    fn a_folder_is_named_by_its_content() {
         let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
         };
-        assert_eq!(overlay_digest(&map(&[])), None);
-        let one = overlay_digest(&map(&[("a.py", "x")])).unwrap();
+        assert_eq!(digest(&map(&[])), None);
+        let one = digest(&map(&[("a.py", "x")])).unwrap();
         assert_eq!(one.len(), 12);
-        assert_ne!(Some(one), overlay_digest(&map(&[("a.py", "y")])));
-        assert_ne!(overlay_digest(&map(&[("a.py", "bc")])), overlay_digest(&map(&[("a.pyb", "c")])));
+        assert_ne!(Some(one), digest(&map(&[("a.py", "y")])));
+        assert_ne!(digest(&map(&[("a.py", "bc")])), digest(&map(&[("a.pyb", "c")])));
     }
 }

@@ -28,6 +28,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let mut https = spec.public_url.starts_with("https://");
     let deadline = Instant::now() + Duration::from_secs(u64::from(spec.health.timeout.max(1)));
     let mut wrong: Option<(Instant, u32)> = None;
+    let mut last = None;
     loop {
         let begun = Instant::now();
         let asked = tokio::time::timeout_at(
@@ -35,7 +36,8 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
             probe::get(&ctx.host.config.nginx, &host, &spec.health.path, https),
         );
         let (complaint, definite) = match asked.await {
-            Err(_) => ("did not answer in time".to_owned(), false),
+            // What it said until then tells more than that the time is up.
+            Err(_) => (last.take().unwrap_or_else(|| "did not answer in time".to_owned()), false),
             Ok(Err(error)) => (error.to_string(), false),
             // A redirect to https says nothing of the page: it is asked as the proxy in front would.
             Ok(Ok(answer)) if !https && health::leads_to_https(&spec.health, &answer, &host) => {
@@ -59,6 +61,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
             );
             return Err(with_log(ctx, failure));
         }
+        last = Some(complaint);
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::app::deployment::Step;
 
-pub(crate) use env::overlay_digest;
+pub(crate) use env::digest;
 pub(crate) use schema::DESTRUCTIVE;
 pub(crate) use venv::{installed, is_installed};
 

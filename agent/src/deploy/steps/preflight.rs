@@ -70,9 +70,9 @@ pub(super) async fn again(ctx: &Context) -> Result<(), Failure> {
     let path = &ctx.work.spec.health.path;
     let message = format!("{path}: {}, asked before the switch; nobody was served by it", failure.message);
     let hint = match ctx.found.note.get() {
-        Some(note) => note.clone(),
-        None if !failure.hint.is_empty() => failure.hint,
-        None => "see options.health and what the release needs to answer there".to_owned(),
+        Some(note) if !ctx.will(Step::Migrate) => note.clone(),
+        _ if !failure.hint.is_empty() => failure.hint,
+        _ => "see options.health and what the release needs to answer there".to_owned(),
     };
     Err(Failure { code: Code::Health, message, hint, log: failure.log })
 }

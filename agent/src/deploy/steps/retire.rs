@@ -1,4 +1,5 @@
-//! Removes what is no longer needed: releases beyond those kept, marks, overlays, what failed attempts left.
+//! Removes what is no longer needed: releases beyond those kept, marks, overlays, configuration files, what failed
+//! attempts left.
 //!
 //! Nothing depends on it: what cannot be removed is said and tried again at the next deploy.
 
@@ -18,12 +19,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let keep = usize::try_from(ctx.host.config.keep_releases).unwrap_or(usize::MAX);
     let needed: HashSet<String> =
         std::iter::once(&ctx.work.release).chain(&ctx.work.previous).map(ToString::to_string).collect();
-    let overlays: HashSet<String> = [ctx.paths.env_file(), ctx.paths.env_previous()]
-        .iter()
-        .filter_map(|path| read_env(path).ok()?.remove("FLIPSIDE_OVERLAY"))
-        .filter_map(|overlay| Path::new(&overlay).file_name().map(|name| name.to_string_lossy().into_owned()))
-        .collect();
-    let (releases, marks, overlay_folder) = (ctx.paths.releases(), ctx.paths.marks(), ctx.paths.overlays());
+    let texts = [(ctx.paths.overlays(), "FLIPSIDE_OVERLAY"), (ctx.paths.files(), "FILES_DIR")]
+        .map(|(folder, variable)| (folder, named(ctx, variable)));
+    let (releases, marks) = (ctx.paths.releases(), ctx.paths.marks());
     let (trash, leads) = (ctx.paths.trash(), leads(ctx).await?);
     let removed = tokio::task::spawn_blocking(move || {
         let is_release = |name: &str| name.parse::<ReleaseId>().is_ok();
@@ -35,7 +33,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         let here = |(release, _): &(ReleaseId, String)| releases.join(release.as_str()).is_dir();
         let kept: HashSet<String> = leads.into_iter().filter(here).map(|(_, id)| id).collect();
         clear(&marks, 0, &kept, &|_| true)?;
-        clear(&overlay_folder, 0, &overlays, &|_| true)?;
+        for (folder, needed) in &texts {
+            clear(folder, 0, needed, &|_| true)?;
+        }
         removed.sort();
         Ok::<_, Failure>(removed)
     })
@@ -43,6 +43,15 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     .map_err(|_| Failure::new(Code::Interrupted, "the agent is ending"))??;
     super::data::prune(ctx).await?;
     Ok(if removed.is_empty() { String::new() } else { format!("removed {}", removed.join(", ")) })
+}
+
+/// The folders that a variable names in the environments of now and of before.
+fn named(ctx: &Context, variable: &str) -> HashSet<String> {
+    [ctx.paths.env_file(), ctx.paths.env_previous()]
+        .iter()
+        .filter_map(|path| read_env(path).ok()?.remove(variable))
+        .filter_map(|folder| Path::new(&folder).file_name().map(|name| name.to_string_lossy().into_owned()))
+        .collect()
 }
 
 /// The releases that a mark leads back to, with the deployments that made them; this one is on its way still.

@@ -2,7 +2,10 @@
 //!
 //! It judges what the pre-flight has seen; nothing has been touched yet.
 
-use std::sync::atomic::Ordering;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
 
 use flipside_api::{Code, Effect, Failure};
 
@@ -11,7 +14,7 @@ use super::super::{
     fault::{Moment, point},
     schema,
 };
-use crate::app::deployment::Step;
+use crate::{app::deployment::Step, sqlite};
 
 /// The name by which an operator allows it.
 pub(crate) const DESTRUCTIVE: &str = "destructive";
@@ -23,6 +26,9 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     };
     if !ctx.will(Step::Migrate) {
         return behind(ctx).await;
+    }
+    if let Some(note) = unnamed(&found.files, &ctx.paths.data(), &ctx.work.spec.databases) {
+        let _ = ctx.found.note.set(note);
     }
     let migrations = &found.migrations;
     let waiting = schema::waiting(migrations);
@@ -58,6 +64,20 @@ fn refused(ctx: &Context, what: &str) -> Failure {
     ))
 }
 
+/// The databases of the project that no pattern names, in a sentence. Without patterns none is meant to be.
+fn unnamed(files: &[PathBuf], data: &Path, patterns: &[String]) -> Option<String> {
+    let is_named = |file: &PathBuf| {
+        let relative = file.strip_prefix(data).ok().and_then(Path::to_str);
+        relative.is_some_and(|relative| sqlite::is_named(patterns, relative))
+    };
+    let lost: Vec<String> =
+        files.iter().filter(|file| !is_named(file)).map(|file| file.display().to_string()).collect();
+    (!patterns.is_empty() && !lost.is_empty()).then(|| {
+        let lost = lost.join(", ");
+        format!("{lost}: named by none of options.databases, so neither backed up nor put back by a rollback")
+    })
+}
+
 /// What the databases have that this older release does not know.
 async fn behind(ctx: &Context) -> Result<String, Failure> {
     let work = &ctx.work;
@@ -73,4 +93,22 @@ async fn behind(ctx: &Context) -> Result<String, Failure> {
         return Ok(format!("{note}; it answers badly, and is asked once more before the switch"));
     }
     Ok(note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_no_pattern_names_is_told() {
+        let files = ["/d/db.sqlite3", "/d/sub/x.db", "/elsewhere/y.db"].map(PathBuf::from);
+        let told = |patterns: &[&str]| {
+            let patterns: Vec<String> = patterns.iter().map(ToString::to_string).collect();
+            unnamed(&files, Path::new("/d"), &patterns)
+        };
+        let note = told(&["*.sqlite3", "*.db"]).unwrap();
+        assert!(note.starts_with("/d/sub/x.db, /elsewhere/y.db: "), "{note}");
+        assert!(told(&["*.sqlite3", "*/*.db"]).unwrap().starts_with("/elsewhere/y.db: "));
+        assert_eq!(told(&[]), None);
+    }
 }

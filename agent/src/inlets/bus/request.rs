@@ -75,7 +75,7 @@ fn command(asked: &Asked, data: &Fields<'_>) -> Result<Command, Failure> {
             return Err(usage("an event carries no values for the environment".to_owned())
                 .hint("put them into the app's pillar, then: salt 'THIS-HOST' flipside.env"));
         }
-        "env" => Command::Env { app, env: None, wait: data.wait()? },
+        "env" => Command::Env { app, env: None, files: None, wait: data.wait()? },
         "metric" => {
             let name = data.text("name")?.ok_or_else(|| usage("metric needs a `name`".to_owned()))?;
             let value = data.get("value").and_then(Value::as_f64);
@@ -178,7 +178,7 @@ mod tests {
         );
         assert_eq!(
             asked("flipside/do/env/blog", &json!({})).command,
-            Command::Env { app: app.clone(), env: None, wait: WAIT }
+            Command::Env { app: app.clone(), env: None, files: None, wait: WAIT }
         );
         assert_eq!(
             asked("flipside/do/metric/blog", &json!({"name": "orders", "value": 3, "unit": "Count"})).command,

@@ -7,7 +7,7 @@ never under a request.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import operator
 import os
 import shlex
@@ -68,15 +68,28 @@ def enter_venv(venv: Path) -> None:
     site.addsitedir(str(packages))
 
 
+def insist_on_settings(module: str) -> None:
+    """Has Django take the settings of `module` whatever the entry says: many a wsgi.py assigns its own."""
+    import django.conf
+
+    class Insisted(django.conf.Settings):
+        def __init__(self, _asked: str) -> None:
+            super().__init__(module)
+
+    django.conf.Settings = Insisted
+
+
 def import_entry(env: dict[str, str]) -> Callable[..., Iterable[bytes]]:
-    """The WSGI callable that FLIPSIDE_WSGI names, with the overlay before everything else."""
-    entry, overlay = env.get("FLIPSIDE_WSGI", ""), env.get("FLIPSIDE_OVERLAY", "")
+    """The WSGI callable that FLIPSIDE_WSGI names; what PYTHONPATH names, the overlay first, is before all else."""
+    entry, path = env.get("FLIPSIDE_WSGI", ""), env.get("PYTHONPATH", "")
     module, _, attribute = entry.partition(":")
     if not module or not attribute:
         raise RuntimeError(f"FLIPSIDE_WSGI must be module:attribute, and is {entry!r}")
-    if overlay:
-        sys.path.insert(0, overlay)
+    sys.path[:0] = [folder for folder in path.split(os.pathsep) if folder]
     importlib.invalidate_caches()
+    settings = env.get("DJANGO_SETTINGS_MODULE")
+    if settings and importlib.util.find_spec("django"):
+        insist_on_settings(settings)
     application = operator.attrgetter(attribute)(importlib.import_module(module))
     if not callable(application):
         raise TypeError(f"{entry} is {type(application).__name__}, which cannot be called")

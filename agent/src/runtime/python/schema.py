@@ -29,9 +29,11 @@ def look(named: Iterable[tuple[str, str]] = ()) -> dict[str, Any] | None:
 
     if not apps.ready:
         django.setup()
-    report: dict[str, Any] = {"databases": [], "pending": [], "unknown": [], "named": []}
+    report: dict[str, Any] = {"databases": [], "pending": [], "unknown": [], "named": [], "files": []}
     room, made = [MOST], set()
     for alias in aliases(settings.DATABASES):
+        if connections[alias].vendor == "sqlite" and not connections[alias].is_in_memory_db():
+            report["files"].append(os.path.abspath(str(connections[alias].settings_dict["NAME"])))
         connection, is_there = reader(connections[alias])
         try:
             executor = MigrationExecutor(connection if is_there else None)

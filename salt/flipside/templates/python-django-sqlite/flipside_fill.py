@@ -17,6 +17,7 @@ LOCAL = {"localhost", "127.0.0.1", "[::1]", ".localhost", "0.0.0.0", "*", "tests
 PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
 FILE_CACHE = "django.core.cache.backends.filebased.FileBasedCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
+PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
 STORAGE_MODULE = "django.contrib.staticfiles.storage"
 STATICFILES = f"{STORAGE_MODULE}.StaticFilesStorage"
 # Django's storages, and ours in their place. Any other is the project's choice.
@@ -183,19 +184,32 @@ def _static(settings, env, place):
 
 def _media(settings, env, place):
     root, theirs = env.get("MEDIA_DIR"), settings.get("MEDIA_ROOT")
-    if not root or (theirs and not place.in_project(theirs)):
+    if not root:
         return {}
-    return {"MEDIA_ROOT": root, "MEDIA_URL": settings.get("MEDIA_URL") or env.get("MEDIA_URL") or "/media/"}
+    changes = {}
+    if not theirs or place.in_project(theirs):
+        url = settings.get("MEDIA_URL") or env.get("MEDIA_URL") or "/media/"
+        changes.update({"MEDIA_ROOT": root, "MEDIA_URL": url})
+    storages = settings.get("STORAGES") or {}
+    default = storages.get("default") or {}
+    options = default.get("OPTIONS") or {}
+    if options.get("location") and place.in_project(options["location"]):
+        moved = {**default, "OPTIONS": {**options, "location": root}}
+        changes["STORAGES"] = {**storages, "default": moved}
+    return changes
 
 
 def _caches(settings, env, _place):
     caches = settings.get("CACHES") or {}
     default = caches.get("default") or {}
-    if default.get("BACKEND", LOCMEM) != LOCMEM or not env.get("MEMCACHED"):
+    backend, host = default.get("BACKEND", LOCMEM), env.get("MEMCACHED")
+    # What projects make of CACHE_URL is the host's cache, without its prefix and perhaps without its client.
+    is_hosts = backend == PYMEMCACHE and default.get("LOCATION") in (host, [host])
+    if not host or not (backend == LOCMEM or is_hosts):
         return {}
     ours = {"LOCATION": env["MEMCACHED"], "KEY_PREFIX": env.get("FLIPSIDE_APP", "app")}
     if importlib.util.find_spec("pymemcache"):
-        ours["BACKEND"] = "django.core.cache.backends.memcached.PyMemcacheCache"
+        ours["BACKEND"] = PYMEMCACHE
         # A memcached that is away makes the site slower, not broken.
         ours["OPTIONS"] = {"ignore_exc": True, "no_delay": True, "connect_timeout": 1, "timeout": 1}
     elif importlib.util.find_spec("pylibmc"):

@@ -22,6 +22,18 @@ def own(databases, routed, data):
             yield alias
 
 
+def unwritable(database, data):
+    """The file of a SQLite database whose folder the app cannot write to. One in the data folder is made."""
+    name = str(database.get("NAME") or "")
+    sqlite = str(database.get("ENGINE", "")).rpartition(".")[2] in ("sqlite3", "spatialite")
+    if not sqlite or not name or name.startswith((":memory:", "file:")):
+        return None
+    folder = Path(name).absolute().parent
+    if data and Path(data) in folder.parents:
+        folder.mkdir(parents=True, exist_ok=True)
+    return None if os.access(folder, os.W_OK | os.X_OK) else name
+
+
 def main():
     """Migrates them, one after the other."""
     import django
@@ -29,7 +41,13 @@ def main():
     from django.core.management import call_command
 
     django.setup()
-    for alias in own(settings.DATABASES, settings.DATABASE_ROUTERS, os.environ.get("DATA_DIR")):
+    data = os.environ.get("DATA_DIR")
+    for alias in own(settings.DATABASES, settings.DATABASE_ROUTERS, data):
+        if name := unwritable(settings.DATABASES[alias], data):
+            sys.exit(
+                f"DATABASES[{alias!r}] is {name}, and the app's user can write nothing in that folder: "
+                f"leave it in the project's folder, or name it below DATA_DIR ({data})"
+            )
         call_command("migrate", interactive=False, database=alias)
 
 
