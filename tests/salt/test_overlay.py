@@ -366,7 +366,7 @@ def test_what_a_project_makes_of_cache_url_is_the_hosts_cache(project: Project) 
         """
         import os
         SECRET_KEY = "x"
-        BACKEND = "django.core.cache.backends.memcached.PyMemcacheCache"
+        BACKEND = "django.core.cache.backends.memcached.PyLibMCCache"  # which is not installed
         CACHES = {
             "default": {"BACKEND": BACKEND, "LOCATION": os.environ["MEMCACHED"]},
             "other": {"BACKEND": BACKEND, "LOCATION": "10.0.0.1:11211"},

@@ -71,7 +71,7 @@ impl Assets {
         let python = venv.join("bin/python3").display().to_string();
         let script = self.preflight.display().to_string();
         let loader = self.loader.display().to_string();
-        // -I: the workers' interpreter does not look at PYTHONPATH and the like either.
+        // -I: as in a worker it is the loader that looks at PYTHONPATH, and nobody at its like.
         let mut argv: Vec<String> =
             [&python, "-I", &script, "--loader", &loader, "--path", path, "--host", host]
                 .into_iter()

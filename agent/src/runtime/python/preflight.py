@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -127,8 +128,11 @@ def main() -> dict[str, Any]:
     parser.add_argument("--named", nargs="*", default=[], help="migrations to describe, as app.name")
     parser.add_argument("--schema-only", action="store_true", help="ask nothing")
     parser.add_argument("--lenient", action="store_true", help="go on where the migrations cannot be told")
+    parser.add_argument("--stack-after", type=float, help="seconds after which to say where it hangs")
     parser.add_argument("--patience", type=float, default=0, help="seconds for an answer to get better")
     asked = parser.parse_args()
+    if asked.stack_after:
+        faulthandler.dump_traceback_later(asked.stack_after)
     begun = time.monotonic()
     report: dict[str, Any] = {"ok": False, "status": None, "error": "", "traceback": []}
     try:

@@ -17,7 +17,7 @@ LOCAL = {"localhost", "127.0.0.1", "[::1]", ".localhost", "0.0.0.0", "*", "tests
 PRAGMAS = "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"
 FILE_CACHE = "django.core.cache.backends.filebased.FileBasedCache"
 LOCMEM = "django.core.cache.backends.locmem.LocMemCache"
-PYMEMCACHE = "django.core.cache.backends.memcached.PyMemcacheCache"
+MEMCACHED = "django.core.cache.backends.memcached"
 STORAGE_MODULE = "django.contrib.staticfiles.storage"
 STATICFILES = f"{STORAGE_MODULE}.StaticFilesStorage"
 # Django's storages, and ours in their place. Any other is the project's choice.
@@ -203,17 +203,17 @@ def _caches(settings, env, _place):
     caches = settings.get("CACHES") or {}
     default = caches.get("default") or {}
     backend, host = default.get("BACKEND", LOCMEM), env.get("MEMCACHED")
-    # What projects make of CACHE_URL is the host's cache, without its prefix and perhaps without its client.
-    is_hosts = backend == PYMEMCACHE and default.get("LOCATION") in (host, [host])
+    # What projects make of CACHE_URL is the host's cache, without a prefix and perhaps without a client.
+    is_hosts = backend.startswith(MEMCACHED) and default.get("LOCATION") in (host, [host])
     if not host or not (backend == LOCMEM or is_hosts):
         return {}
     ours = {"LOCATION": env["MEMCACHED"], "KEY_PREFIX": env.get("FLIPSIDE_APP", "app")}
     if importlib.util.find_spec("pymemcache"):
-        ours["BACKEND"] = PYMEMCACHE
+        ours["BACKEND"] = f"{MEMCACHED}.PyMemcacheCache"
         # A memcached that is away makes the site slower, not broken.
         ours["OPTIONS"] = {"ignore_exc": True, "no_delay": True, "connect_timeout": 1, "timeout": 1}
     elif importlib.util.find_spec("pylibmc"):
-        ours["BACKEND"] = "django.core.cache.backends.memcached.PyLibMCCache"
+        ours["BACKEND"] = f"{MEMCACHED}.PyLibMCCache"
     else:
         ours["BACKEND"] = "flipside_cache.MemcachedCache"
     kept = {key: value for key, value in default.items() if key in ("TIMEOUT", "VERSION", "KEY_FUNCTION")}
