@@ -120,7 +120,7 @@ async fn a_stale_vhost_keeps_a_deploy_out_and_no_way_back() {
     let back = agent.end(Command::Rollback(rollback())).await;
     is(&back, State::Deployed);
     let env = Some([("A".to_owned(), "b".to_owned())].into());
-    let env = agent.end(Command::Env { app: blog(), env, wait: 0 }).await;
+    let env = agent.end(Command::Env { app: blog(), env, files: None, wait: 0 }).await;
     is(&env, State::Deployed);
     for said in [back, env] {
         assert!(said.comment.contains("was made from other options than these: apply it"), "{said:?}");
