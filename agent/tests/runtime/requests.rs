@@ -26,15 +26,13 @@ async fn one_that_hangs_is_ended_and_takes_no_other_with_it() {
     fixture.runtime.start(&fixture.spec, &release).await.unwrap();
     let socket = fixture.socket();
     let before = get(&socket, "/").await.unwrap();
-    let hanging = tokio::spawn({
-        let socket = socket.clone();
-        async move { get(&socket, "/hang").await }
-    });
     // In the same worker, and at it when the other's time is over.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-    let beside = get(&socket, "/slow").await.unwrap();
+    let beside = async {
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        get(&socket, "/slow").await.unwrap()
+    };
+    let (hung, beside) = tokio::join!(get(&socket, "/hang"), beside);
     assert_eq!(beside, before, "it was answered, by the worker that hung");
-    let hung = hanging.await.unwrap();
     assert!(!hung.is_ok_and(|answer| answer.contains("200 OK")));
     let after = get(&socket, "/").await.unwrap();
     assert!(after.contains("200 OK") && after != before, "another worker: {after}");
