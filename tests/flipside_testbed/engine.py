@@ -93,6 +93,10 @@ class OwnEngine(Docker):
     def remove(self) -> None:
         """Ends it and all that is its own."""
         self._process.stop(10)
+        # Those of containers that it was killed under stay.
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if Path(place := line.split()[1]).is_relative_to(self._home):
+                subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
         _ip("link", "delete", self._bridge)
 
 
