@@ -18,6 +18,7 @@ use std::{
 };
 
 use salt_wire::{Bus, EventStream, Incoming, Options, discover};
+use tokio::task::JoinSet;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
@@ -54,7 +55,10 @@ async fn main() -> Result<(), Failed> {
             }
         }
         // In a task, as events are handled in earnest: waking the main future costs two calls of the kernel more.
-        "measure" => println!("{}", tokio::spawn(measure(stream, format!("{tag}end"))).await??),
+        "measure" => {
+            let mut tasks = JoinSet::from_iter([measure(stream, format!("{tag}end"))]);
+            println!("{}", tasks.join_next().await.ok_or("no task")???);
+        }
         _ => return Err(format!("{verb:?} is none of listen, fire, master, ask, measure").into()),
     }
     Ok(())
