@@ -1,19 +1,19 @@
-"""Requests lost in deploys, restarts and rollbacks, beside plain restarts of uWSGI behind the same nginx.
+"""Requests lost in deploys, restarts and rollbacks in each runtime, beside plain restarts behind one nginx.
 
 `TIMES=100` says how often; a rollback is done a fifth as often as the rest.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from bench.rows import Row, row
-from flipside_testbed import places, web
+from flipside_testbed import places, tools, web
+from flipside_testbed.engine import Docker
 from flipside_testbed.host import Host
 from flipside_testbed.platform import ASSIGNED, Platform, app_pillar, remove_everything
 from flipside_testbed.processes import Process, wait_for
@@ -41,37 +41,50 @@ def rows() -> list[Row]:
         platform.publish("shop", "v1")
         for kind in ("v1", "v2"):
             platform.publish("blog", kind)
-        said = platform.salted.salt("web1", "flipside.deploy")
-        if said.code:
-            raise RuntimeError(said.text)
-        return lost(platform, platform.hosts["web1"])
+        host = platform.hosts["web1"]
+        deploy(platform)
+        plain = Plain(host)
+        found = lost(platform, "process", "plain restarts of uWSGI", plain.process())
+        try:
+            engine = tools.docker()
+        except tools.Missing as missing:
+            print(f"no figures of the runtime docker: {missing}", flush=True)
+            return found
+        platform.assign(ASSIGNED, platform.apps | {"blog": app_pillar("blog", runtime="docker")})
+        deploy(platform)
+        try:
+            return found + lost(platform, "docker", "docker stop + docker start", plain.container(engine))
+        finally:
+            plain.end()
     finally:
         platform.down()
 
 
-def lost(platform: Platform, host: Host) -> list[Row]:
-    """Requests that failed, how slow the others were, and how long each change took."""
-    keep = platform.root / "load"
+def deploy(platform: Platform, *arguments: str) -> dict[str, Any]:
+    """Deploys on web1; what became of blog."""
+    answer = platform.salted.salt("web1", "flipside.deploy", *arguments)
+    if answer.code:
+        raise RuntimeError(answer.text)
+    return answer.app("blog")
+
+
+def lost(platform: Platform, runtime: str, peer: str, plain: Callable[[], None]) -> list[Row]:
+    """Requests that failed in one runtime, how slow the others were, and how long each change took."""
+    host, keep = platform.hosts["web1"], platform.root / "load"
     switched: list[float] = []
     rests: list[float] = []
 
-    def deploy(number: int) -> float:
-        answer = platform.salted.salt("web1", "flipside.deploy", "blog", f"tag=v{2 - number % 2}")
-        said = answer.app("blog")
+    def deployed(number: int) -> float:
+        said = deploy(platform, "blog", f"tag=v{2 - number % 2}")
         if said["state"] != "deployed":
-            raise RuntimeError(answer.text)
+            raise RuntimeError(str(said))
         steps = {step["name"]: step["ms"] / 1000 for step in said["steps"]}
         switched.append(steps["switch"])
         rests.append(sum(steps.values()) - steps.get("venv", 0))
         return said["ms"] / 1000
 
     def asked(verb: str) -> Callable[[int], float]:
-        def ask(_: int) -> float:
-            begun = time.monotonic()
-            host.cli(verb, "blog")
-            return time.monotonic() - begun
-
-        return ask
+        return timed(lambda _: host.cli(verb, "blog"))
 
     def under_load(name: str, times: int, change: Callable[[int], float]) -> tuple[list[float], Any]:
         with traffic(host.port, "blog.localhost", keep / name, EVERYTHING) as load:
@@ -82,46 +95,95 @@ def lost(platform: Platform, host: Host) -> list[Row]:
         time.sleep(10)
     p99 = ("the same load at rest, p99", [rest.figures["p99_ms"]])
     changes = [
-        ("hot deploys", TIMES, deploy),
+        ("hot deploys", TIMES, deployed),
         ("cold restarts", TIMES, asked("restart")),
         ("rollbacks", max(1, TIMES // 5), asked("rollback")),
     ]
     measured = [(name, times, *under_load(name, times, change)) for name, times, change in changes]
-    plain = (f"{PLAIN} plain restarts of uWSGI", [plain_restarts(host, keep / "plain")])
+    with traffic(host.port, "plain.localhost", keep / "plain", ("--get", "/", *CONNECTIONS)) as load:
+        outages = [timed(lambda _: plain())(number) for number in range(PLAIN)]
+    failed = (f"{PLAIN} {peer}", [load.figures["failed"]])
     found: list[Row] = []
     for name, times, took, figures in measured:
+        case = f"{runtime}: {name}"
         found += [
-            row(f"{times} {name}", "requests failed", "requests", [figures["failed"]], plain, most=0),
-            row(name, f"p99 of {figures['requests']} requests meanwhile", "ms", [figures["p99_ms"]], p99),
-            row(name, "one, from the order to the end", "s", took),
+            row(f"{runtime}: {times} {name}", "requests failed", "requests", [figures["failed"]], failed, 0),
+            row(case, f"p99 of {figures['requests']} requests meanwhile", "ms", [figures["p99_ms"]], p99),
+            row(case, "one, from the order to the end", "s", took),
         ]
-    found += [
-        row("hot deploys", "flip of the link until every worker serves", "s", switched),
-        row("hot deploys", "all steps but the venv's", "s", rests, most=5),
+    case = f"{runtime}: hot deploys"
+    return [
+        *found,
+        row(case, "flip of the link until every worker serves", "s", switched, (f"one of {peer}", outages)),
+        row(case, "all steps but the venv's", "s", rests, most=5),
     ]
-    return found
 
 
-def plain_restarts(host: Host, keep: Path) -> float:
-    """Requests that fail when uWSGI is simply ended and started again, behind the same nginx."""
-    home = host.home / "plain"
-    home.mkdir()
-    home.chmod(0o777)
-    site = host.nginx_home / "sites/plain.conf"
-    place = f"location / {{ include {host.nginx_home}/sites/uwsgi_params; uwsgi_pass unix:{home}/sock; }}"
-    site.write_text(f"server {{ listen 127.0.0.1:{host.port}; server_name plain.localhost; {place} }}\n")
-    (home / "app.py").write_text(PLAIN_APP)
-    os.kill(int((host.nginx_home / "nginx.pid").read_text()), 1)
-    uwsgi = next(path for path in host.state.glob("uwsgi/*/bin/*") if re.fullmatch(r"py?uwsgi", path.name))
-    argv = [str(uwsgi), "--socket", str(home / "sock"), "--chmod-socket=666", "--master", "--processes=2"]
-    argv += ["--threads=2", "--die-on-term", "--wsgi-file", str(home / "app.py")]
-    process = Process(host.root / "pid/plain.pid")
-    process.start(argv, home / "log", env=clean_environment())
-    wait_for("plain uWSGI", lambda: web.get(host, "plain").status == 200, 20)
-    with traffic(host.port, "plain.localhost", keep, ("--get", "/", *CONNECTIONS)) as load:
-        for _ in range(PLAIN):
+def timed(change: Callable[[int], object]) -> Callable[[int], float]:
+    """The same, and how long it takes."""
+
+    def measured(number: int) -> float:
+        begun = time.monotonic()
+        change(number)
+        return time.monotonic() - begun
+
+    return measured
+
+
+class Plain:
+    """The least app behind the same nginx, which is simply ended and started again."""
+
+    def __init__(self, host: Host) -> None:
+        self._host, self._home = host, host.home / "plain"
+        self._home.mkdir()
+        self._home.chmod(0o777)
+        self._remove: Callable[[], object] = lambda: None
+        site, conf = host.nginx_home / "sites/plain.conf", host.nginx_home / "sites/uwsgi_params"
+        place = f"location / {{ include {conf}; uwsgi_pass unix:{self._home}/sock; }}"
+        site.write_text(f"server {{ listen 127.0.0.1:{host.port}; server_name plain.localhost; {place} }}\n")
+        (self._home / "app.py").write_text(PLAIN_APP)
+        os.kill(int((host.nginx_home / "nginx.pid").read_text()), 1)
+        self._python = next(host.state.glob("uwsgi/*/bin/python3"))
+
+    def _argv(self) -> list[str]:
+        argv = [str(self._python), "-I", str(self._python.with_name("uwsgi")), "--master", "--die-on-term"]
+        argv += ["--socket", str(self._home / "sock"), "--chmod-socket=666", "--processes=2", "--threads=2"]
+        return [*argv, "--wsgi-file", str(self._home / "app.py")]
+
+    def _serves(self) -> None:
+        wait_for("the plain app", lambda: web.get(self._host, "plain").status == 200, 20)
+
+    def process(self) -> Callable[[], None]:
+        """Starts it as a process; what ends it and starts it again."""
+        process = Process(self._host.root / "pid/plain.pid")
+
+        def again() -> None:
             process.stop()
-            process.start(argv, home / "log", env=clean_environment())
-            wait_for("plain uWSGI", lambda: web.get(host, "plain").status == 200, 20)
-    process.stop()
-    return load.figures["failed"]
+            process.start(self._argv(), self._home / "log", env=clean_environment())
+            self._serves()
+
+        again()
+        return again
+
+    def container(self, engine: Docker) -> Callable[[], None]:
+        """Starts it in a container of the apps' own image; what stops that and starts it again."""
+        Process(self._host.root / "pid/plain.pid").stop()
+        [app] = engine.containers(self._host.run / "blog")
+        uwsgi = self._host.state / "uwsgi"
+        limits = {"Binds": [f"{self._home}:{self._home}", f"{uwsgi}:{uwsgi}:ro"], "NetworkMode": "none"}
+        body = {"Image": engine.inspect(app)["Image"], "Entrypoint": self._argv(), "HostConfig": limits}
+        made = json.loads(engine.ask("POST", "/containers/create", body))["Id"]
+        self._remove = lambda: engine.ask("DELETE", f"/containers/{made}?force=1")
+        engine.ask("POST", f"/containers/{made}/start")
+        self._serves()
+
+        def again() -> None:
+            engine.ask("POST", f"/containers/{made}/stop?t=10")
+            engine.ask("POST", f"/containers/{made}/start")
+            self._serves()
+
+        return again
+
+    def end(self) -> None:
+        """Removes the container, where there is one."""
+        self._remove()

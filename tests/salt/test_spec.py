@@ -60,7 +60,7 @@ def test_a_spec_holds_only_what_the_contract_names(resolve: Callable) -> None:
     every["options"] |= {"background": {"q": {"command": ["x"]}}, "release_header": True, "backup": False}
     every["options"] |= {"maintenance_after": 9}
     every["options"] |= {"schedule": {"n": {"command": ["x"], "cron": "* * * * *"}}}
-    spec, _ = resolve({**every, "memory": "512M", "runtime": "docker"}, users=True)
+    spec, _ = resolve({**every, "files": {"a": "b"}, "memory": "512M", "runtime": "docker"}, users=True)
     assert set(spec) <= set(known)
     assert set(known) - set(spec) == {"vhost"}
 

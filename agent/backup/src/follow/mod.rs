@@ -142,11 +142,11 @@ pub fn state_dir(root: &Path, repo: &str, db: &Path) -> PathBuf {
 }
 
 /// Follows the database until `control` stops it (or, with `once`, until all is stored). Returns the last
-/// position that the store has acknowledged.
+/// position that the store has acknowledged; none where no snapshot leads to one yet.
 ///
 /// # Errors
 /// What no waiting mends: another follower, unusable state, bad recipients; with `once`, whatever fails.
-pub fn run(config: &Config, control: &Control) -> Result<Position, FollowError> {
+pub fn run(config: &Config, control: &Control) -> Result<Option<Position>, FollowError> {
     let result = follow(config, control);
     if let Err(error) = &result {
         control.fail(upload::with_causes(error));
@@ -155,7 +155,7 @@ pub fn run(config: &Config, control: &Control) -> Result<Position, FollowError> 
     result
 }
 
-fn follow(config: &Config, control: &Control) -> Result<Position, FollowError> {
+fn follow(config: &Config, control: &Control) -> Result<Option<Position>, FollowError> {
     let recipients = Recipients::parse(&config.recipients).map_err(FollowError::Crypt)?;
     let host = signing_key(&config.signing_key).map_err(FollowError::State)?;
     let state = State::open(&config.state_dir).map_err(FollowError::State)?;
@@ -191,7 +191,10 @@ fn follow(config: &Config, control: &Control) -> Result<Position, FollowError> {
     followed?;
     match control.fatal() {
         Some(why) => Err(FollowError::Ended(why)),
-        None => Ok(Position { chain, seq: control.status().safe }),
+        None => {
+            let status = control.status();
+            Ok(status.snapshot.then_some(Position { chain, seq: status.safe }))
+        }
     }
 }
 

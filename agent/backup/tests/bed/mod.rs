@@ -77,7 +77,7 @@ impl Bed {
     pub fn once(&self) -> Position {
         let mut config = self.config();
         config.once = true;
-        run(&config, &Control::new()).unwrap()
+        run(&config, &Control::new()).unwrap().unwrap()
     }
 
     pub fn source(&self) -> Source {
@@ -146,7 +146,7 @@ pub fn dump(path: &Path) -> Vec<String> {
 
 pub struct Following {
     pub control: Control,
-    thread: Option<JoinHandle<Result<Position, FollowError>>>,
+    thread: Option<JoinHandle<Result<Option<Position>, FollowError>>>,
 }
 
 impl Following {
@@ -161,7 +161,7 @@ impl Following {
         self.control.backup_now(PATIENCE).unwrap()
     }
 
-    pub fn stop(mut self) -> Result<Position, FollowError> {
+    pub fn stop(mut self) -> Result<Option<Position>, FollowError> {
         self.control.stop();
         self.thread.take().unwrap().join().unwrap()
     }

@@ -40,11 +40,11 @@ pub(super) fn follow(
     // It ends with the process: a blocking read cannot be told to.
     std::thread::spawn(move || hear(&hearing));
     let position = in_thread(&config, &control).map_err(|error| refused(&error))?;
-    Ok(json!({ "position": position.to_string() }))
+    Ok(json!({ "position": position.map(|position| position.to_string()) }))
 }
 
 /// Runs the follower in a thread; this one reports and hears signals.
-fn in_thread(config: &Config, control: &Control) -> Result<Position, FollowError> {
+fn in_thread(config: &Config, control: &Control) -> Result<Option<Position>, FollowError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FollowError::Runtime)?;
     std::thread::scope(|scope| {

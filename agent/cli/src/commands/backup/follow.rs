@@ -139,10 +139,10 @@ fn name_of(db: &Path) -> String {
 }
 
 /// Runs the follower in a thread; a signal tells it to end, a second one ends us.
-fn in_thread(config: &Config, control: &Control, look: &mut dyn FnMut(Status)) -> Result<Position> {
+fn in_thread(config: &Config, control: &Control, look: &mut dyn FnMut(Status)) -> Result<Option<Position>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(Code::Host, format!("no runtime: {error}")))?;
-    let followed: std::result::Result<Position, FollowError> = std::thread::scope(|scope| {
+    let followed: std::result::Result<Option<Position>, FollowError> = std::thread::scope(|scope| {
         let thread = scope.spawn(|| run(config, control));
         runtime.block_on(async {
             let (Ok(mut interrupt), Ok(mut end)) =
@@ -172,15 +172,22 @@ fn tell(control: &Control, told: bool) -> bool {
     true
 }
 
-fn said(session: &Session<'_>, position: Position, status: &Status) {
+fn said(session: &Session<'_>, position: Option<Position>, status: &Status) {
+    let position = position.map(|position| position.to_string());
     if session.output.is_json() {
+        let time = position.as_ref().map(|_| time(status.safe_ms));
         session.output.object(&json!({
-            "v": 1, "result": true, "position": position.to_string(), "time": time(status.safe_ms),
+            "v": 1, "result": true, "position": position, "time": time,
             "waiting": status.spool_bytes,
         }));
         return;
     }
-    session.output.line(position.to_string());
+    match position {
+        Some(position) => session.output.line(position),
+        None => session
+            .output
+            .notice("nothing can be restored yet: it ended before its first snapshot was stored"),
+    }
     if status.spool_bytes > 0 {
         let bytes = status.spool_bytes;
         session
