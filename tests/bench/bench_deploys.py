@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from bench.rows import Row, row
@@ -151,7 +152,12 @@ class Plain:
         return [*argv, "--wsgi-file", str(self._home / "app.py")]
 
     def _serves(self) -> None:
-        wait_for("the plain app", lambda: web.get(self._host, "plain").status == 200, 20)
+        def serves() -> bool:
+            with suppress(OSError):  # Until nginx has read its new site, it hangs up.
+                return web.get(self._host, "plain").status == 200
+            return False
+
+        wait_for("the plain app", serves, 20)
 
     def process(self) -> Callable[[], None]:
         """Starts it as a process; what ends it and starts it again."""
