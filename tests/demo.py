@@ -39,7 +39,7 @@ def up(args: argparse.Namespace) -> int:
             for url in urls(platform):
                 print(f"  {url}")
     finally:
-        if not report.ok:
+        if not report.ok and platform.salted.logs.exists():
             shutil.copytree(platform.salted.logs, FOLDER / "log", dirs_exist_ok=True)
             print(f"what everything logged is kept in {FOLDER}/log")
         if not args.keep:

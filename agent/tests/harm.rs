@@ -126,7 +126,7 @@ async fn of_two_operators_the_second_is_told_who_is_first_or_waits() {
     let slow = spec(&json!({ "hooks": { "check": python(&waits) } }));
     let one = package(&agent.folder, "1.0", APP);
     let two = package(&agent.folder, "2.0", APP);
-    let who = |user: &str| Who { via: "salt".into(), user: user.into(), id: None, ..Who::default() };
+    let who = |user: &str| Who { via: "salt".into(), user: user.into(), ..Who::default() };
     let command = |wait| Deploy { wait, ..deploy(spec(&json!({})), &two) };
     let first = agent.ask(who("ann"), Command::Deploy(Box::new(deploy(slow, &one))));
     let others = async {

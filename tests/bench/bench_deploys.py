@@ -85,7 +85,7 @@ def lost(platform: Platform, runtime: str, peer: str, plain: Callable[[], None])
         return said["ms"] / 1000
 
     def asked(verb: str) -> Callable[[int], float]:
-        return timed(lambda _: host.cli(verb, "blog"))
+        return lambda _: timed(lambda: host.cli(verb, "blog"))
 
     def under_load(name: str, times: int, change: Callable[[int], float]) -> tuple[list[float], Any]:
         with traffic(host.port, "blog.localhost", keep / name, EVERYTHING) as load:
@@ -102,7 +102,7 @@ def lost(platform: Platform, runtime: str, peer: str, plain: Callable[[], None])
     ]
     measured = [(name, times, *under_load(name, times, change)) for name, times, change in changes]
     with traffic(host.port, "plain.localhost", keep / "plain", ("--get", "/", *CONNECTIONS)) as load:
-        outages = [timed(lambda _: plain())(number) for number in range(PLAIN)]
+        outages = [timed(plain) for _ in range(PLAIN)]
     failed = (f"{PLAIN} {peer}", [load.figures["failed"]])
     found: list[Row] = []
     for name, times, took, figures in measured:
@@ -120,15 +120,11 @@ def lost(platform: Platform, runtime: str, peer: str, plain: Callable[[], None])
     ]
 
 
-def timed(change: Callable[[int], object]) -> Callable[[int], float]:
-    """The same, and how long it takes."""
-
-    def measured(number: int) -> float:
-        begun = time.monotonic()
-        change(number)
-        return time.monotonic() - begun
-
-    return measured
+def timed(change: Callable[[], object]) -> float:
+    """How long it takes."""
+    begun = time.monotonic()
+    change()
+    return time.monotonic() - begun
 
 
 class Plain:

@@ -113,10 +113,8 @@ mod tests {
     #[test]
     fn a_message_comes_back_as_it_went() {
         run(async {
-            let request = Request::new(
-                Who { via: "cli".into(), user: "ann".into(), id: None, ..Who::default() },
-                Command::Ping,
-            );
+            let request =
+                Request::new(Who { via: "cli".into(), user: "ann".into(), ..Who::default() }, Command::Ping);
             let mut wire = Vec::new();
             send(&mut wire, &request).await.unwrap();
             send(&mut wire, &request).await.unwrap();

@@ -118,7 +118,7 @@ fn who() -> Who {
         .ok()
         .filter(|user| !user.is_empty())
         .or_else(|| nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name));
-    Who { via: "cli".to_owned(), user: user.unwrap_or_default(), id: None, ..Who::default() }
+    Who { via: "cli".to_owned(), user: user.unwrap_or_default(), ..Who::default() }
 }
 
 /// How long the agent may be silent; `None` for verbs that wait for hooks, locks, stores or new lines.

@@ -152,13 +152,11 @@ async fn ask(host: &Host, spec: &AppSpec, verb: &str, mark: &Path) -> Result<Opt
         [&program, "sqlite", verb, "--data", &data, "--mark", &mark, "--"].map(str::to_owned).to_vec();
     argv.extend(spec.databases.iter().cloned());
     let program = Program {
-        argv,
-        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         cwd: paths.data(),
         account: host.account(spec)?,
-        stdin: None,
         timeout: PATIENCE,
         tail: 64 << 10,
+        ..Program::new(argv)
     };
     let ended = exec::run(program, &mut |_| {})
         .await

@@ -60,6 +60,22 @@ pub struct Program {
     pub tail: usize,
 }
 
+impl Program {
+    /// A program of the host that runs as we do, in `/` and with nothing but the usual PATH; it reads nothing, has
+    /// all the time it takes, and none of its output is kept.
+    pub fn new(argv: Vec<String>) -> Self {
+        Self {
+            argv,
+            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            cwd: PathBuf::from("/"),
+            account: None,
+            stdin: None,
+            timeout: Duration::MAX,
+            tail: 0,
+        }
+    }
+}
+
 /// How a program ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ended {

@@ -206,7 +206,7 @@ impl Agent {
 
     /// Asks, and hears how it ended.
     pub async fn end(&self, command: Command) -> Outcome {
-        self.ask(Who { via: "test".into(), user: "ann".into(), id: None, ..Who::default() }, command).await.1
+        self.ask(Who { via: "test".into(), user: "ann".into(), ..Who::default() }, command).await.1
     }
 
     pub fn paths(&self) -> AppPaths {

@@ -145,18 +145,11 @@ async fn query(arguments: &[&str]) -> Result<String, Failure> {
 }
 
 fn program(argv: Vec<String>, tail: usize) -> Program {
-    Program {
-        argv,
-        env: BTreeMap::from([
-            ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
-            ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
-        ]),
-        cwd: PathBuf::from("/"),
-        account: None,
-        stdin: None,
-        timeout: TIMEOUT,
-        tail,
-    }
+    let env = BTreeMap::from([
+        ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
+        ("LC_ALL".to_owned(), "C.UTF-8".to_owned()),
+    ]);
+    Program { env, timeout: TIMEOUT, tail, ..Program::new(argv) }
 }
 
 /// The files of the packages that are there, by their real paths, with what Python compiled beside them.

@@ -1,9 +1,8 @@
 //! Starting an app's holder, finding it again, and ending it.
 
 use std::{
-    collections::BTreeMap,
     os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -125,16 +124,7 @@ fn start(agent: &Path, args: &HoldArgs) -> Result<u32, Failure> {
         })?;
     let mut argv = vec![agent.display().to_string()];
     argv.extend(args.argv());
-    let program = Program {
-        argv,
-        env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
-        cwd: PathBuf::from("/"),
-        account: None,
-        stdin: None,
-        timeout: Duration::MAX,
-        tail: 0,
-    };
-    exec::detach(&program, &log).map_err(|error| fault("cannot start the app's holder", &error))
+    exec::detach(&Program::new(argv), &log).map_err(|error| fault("cannot start the app's holder", &error))
 }
 
 /// Gives the listener the name that nginx knows.

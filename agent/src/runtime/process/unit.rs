@@ -4,7 +4,7 @@
 //! Limits are set with `systemctl set-property`, which the kernel takes up at once, so a changed limit needs no
 //! restart. They are kept below /run: after a boot they are set again before the unit starts.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use flipside_api::{Code, Failure};
 
@@ -48,15 +48,7 @@ async fn systemctl(arguments: &[&str]) -> Result<String, Failure> {
     let argv: Vec<String> =
         ["systemctl", "--no-ask-password"].iter().chain(arguments).map(|part| (*part).to_owned()).collect();
     let shown = argv.join(" ");
-    let program = Program {
-        argv,
-        env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
-        cwd: PathBuf::from("/"),
-        account: None,
-        stdin: None,
-        timeout: PATIENCE,
-        tail: 4096,
-    };
+    let program = Program { timeout: PATIENCE, tail: 4096, ..Program::new(argv) };
     let ended = exec::run(program, &mut |_| {}).await.map_err(|error| fault("cannot ask systemd", &error))?;
     if ended.ok() {
         return Ok(String::from_utf8_lossy(&ended.tail).into_owned());

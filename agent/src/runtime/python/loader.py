@@ -145,8 +145,9 @@ class Watch:
         """The same application, watched."""
 
         def watched(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-            thread, what = threading.get_ident(), (environ.get("REQUEST_METHOD"), environ.get("PATH_INFO"))
-            self._begun[thread] = (time.monotonic(), f"{what[0]} {what[1]!a:.200}")
+            thread = threading.get_ident()
+            what = f"{environ.get('REQUEST_METHOD')} {environ.get('PATH_INFO')!a:.200}"
+            self._begun[thread] = (time.monotonic(), what)
 
             def end() -> None:
                 self._begun.pop(thread, None)

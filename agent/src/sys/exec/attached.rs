@@ -82,7 +82,7 @@ impl Drop for Session {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, io::Read, time::Duration};
+    use std::{io::Read, time::Duration};
 
     use nix::pty::openpty;
 
@@ -90,13 +90,8 @@ mod tests {
 
     fn python(code: &str) -> Program {
         Program {
-            argv: ["python3", "-c", code].map(str::to_owned).to_vec(),
-            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
-            cwd: "/".into(),
-            account: None,
-            stdin: None,
             timeout: Duration::from_secs(60),
-            tail: 0,
+            ..Program::new(["python3", "-c", code].map(str::to_owned).to_vec())
         }
     }
 

@@ -147,20 +147,10 @@ pub fn ending(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn python(code: &str) -> Program {
-        Program {
-            argv: ["python3", "-c", code].map(str::to_owned).to_vec(),
-            env: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
-            cwd: "/".into(),
-            account: None,
-            stdin: None,
-            timeout: Duration::MAX,
-            tail: 0,
-        }
+        Program::new(["python3", "-c", code].map(str::to_owned).to_vec())
     }
 
     /// Runs it, tells it to end at its first line where `within` says how soon, and gives what it said.
