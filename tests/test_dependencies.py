@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tomllib
+from pathlib import Path
 
 import pytest
 from advisories import SNAPSHOT, affects, locked, matches
@@ -80,6 +82,15 @@ def test_no_crate_has_a_known_fault() -> None:
 )
 def test_requirements_are_read_as_cargo_reads_them(version: str, requirement: str, met: bool) -> None:
     assert matches(version, requirement) is met
+
+
+@pytest.mark.parametrize("manifest", sorted((CHECKOUT / "agent").rglob("Cargo.toml")), ids=lambda path: path.parent.name)
+def test_a_crate_uses_what_it_depends_on(manifest: Path) -> None:
+    said = tomllib.loads(manifest.read_text())
+    folders = [manifest.parent / name for name in ("src", "tests", "examples")]
+    text = "\n".join(path.read_text() for folder in folders for path in folder.rglob("*.rs"))
+    wanted = [*said.get("dependencies", {}), *said.get("dev-dependencies", {})]
+    assert [name for name in wanted if not re.search(rf"\b{name.replace('-', '_')}\b", text)] == []
 
 
 def test_what_comes_from_pypi_is_pinned() -> None:

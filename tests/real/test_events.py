@@ -47,6 +47,14 @@ class Ear:
                     return tags, data
         raise AssertionError(f"the master heard no end, only {tags}")
 
+    def health(self) -> dict[str, Any]:
+        """The next word on the app's health."""
+        for line in self._lines:
+            tag, _, text = line.partition("\t")
+            if tag == "flipside/on/health/blog":
+                return json.loads(text)
+        raise AssertionError("the master heard nothing of the app's health")
+
 
 @pytest.fixture
 def ear(blog: Blog) -> Iterator[Ear]:
@@ -105,3 +113,15 @@ def test_a_deploy_is_not_taken_from_events(ear: Ear) -> None:
     tags, data = ear.end(ear.ask("deploy", tag="v2"))
     assert tags == ["deploy/blog/failed"]
     assert data["error"]["code"] == "gate" and "local.flipside.deploy" in data["error"]["hint"]
+
+
+def test_a_worker_that_does_not_stay_is_told_and_so_is_its_end(ear: Ear, blog: Blog) -> None:
+    blog.pillar(background={"queue": {"command": ["python3", "-c", "raise SystemExit(3)"]}})
+    assert blog.deploy("v1")["result"]
+    said = ear.health()
+    assert (said["ok"], said["minion"], said["app"]) == (False, "web1", "blog"), said
+    assert any("queue" in problem for problem in said["problems"]), said
+    blog.pillar()
+    assert blog.deploy("v1")["result"]
+    said = ear.health()
+    assert (said["ok"], said["problems"]) == (True, []), said
