@@ -84,7 +84,9 @@ def test_requirements_are_read_as_cargo_reads_them(version: str, requirement: st
     assert matches(version, requirement) is met
 
 
-@pytest.mark.parametrize("manifest", sorted((CHECKOUT / "agent").rglob("Cargo.toml")), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "manifest", sorted((CHECKOUT / "agent").rglob("Cargo.toml")), ids=lambda path: path.parent.name
+)
 def test_a_crate_uses_what_it_depends_on(manifest: Path) -> None:
     said = tomllib.loads(manifest.read_text())
     folders = [manifest.parent / name for name in ("src", "tests", "examples")]

