@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 
 use super::{Outgoing, Record, StateError, connect, disk::file};
-use crate::chain::ChainId;
+use crate::chain::{ChainId, Name};
 
 /// The uploader's side of the state.
 pub(crate) struct Outbox {
@@ -38,20 +38,31 @@ impl Outbox {
         move |source| StateError::Database { path: path.clone(), source }
     }
 
-    /// The oldest object that waits, with its id.
+    /// The oldest object that may go up, with its id. What only a snapshot will lead to waits for that: whatever
+    /// is in the store can be restored.
     pub(crate) fn next(&self) -> Result<Option<(i64, Outgoing)>, StateError> {
-        self.connection
-            .query_row(
-                "SELECT id, key, file, bytes, seq, time_ms FROM outbox ORDER BY id LIMIT 1",
-                [],
-                |row| {
+        let held = self.standing()?.map(|(record, _)| record).filter(|record| !record.has_snapshot());
+        let is_held = |key: &str| {
+            held.as_ref().is_some_and(|record| {
+                Name::parse(record.chain_id(), key).is_some_and(|name| name.to > record.rebased)
+            })
+        };
+        let waiting = || -> rusqlite::Result<_> {
+            let mut all = self
+                .connection
+                .prepare("SELECT id, key, file, bytes, seq, time_ms FROM outbox ORDER BY id")?;
+            let mut rows = all.query([])?;
+            while let Some(row) = rows.next()? {
+                let key: String = row.get(1)?;
+                if !is_held(&key) {
                     let number = |i| row.get(i).map(i64::cast_unsigned);
                     let (bytes, seq, time_ms) = (number(3)?, number(4)?, number(5)?);
-                    Ok((row.get(0)?, Outgoing { key: row.get(1)?, file: row.get(2)?, bytes, seq, time_ms }))
-                },
-            )
-            .optional()
-            .map_err(self.failed())
+                    return Ok(Some((row.get(0)?, Outgoing { key, file: row.get(2)?, bytes, seq, time_ms })));
+                }
+            }
+            Ok(None)
+        };
+        waiting().map_err(self.failed())
     }
 
     /// The bytes of a spooled object.
