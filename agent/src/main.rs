@@ -2,7 +2,7 @@
 
 mod boot;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::Write as _, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -112,6 +112,11 @@ fn main() -> ExitCode {
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
+        // The agent that asked says it in its own error.
+        Err(error) if matches!(args.child, Some(Child::Sqlite { .. })) => {
+            let _ = writeln!(std::io::stderr(), "{error:#}");
+            ExitCode::FAILURE
+        }
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "AgentFailed");
             ExitCode::FAILURE

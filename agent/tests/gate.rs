@@ -225,8 +225,16 @@ async fn a_plan_and_a_rollback_say_what_the_schema_implies() {
     let shop = Shop::new().await;
     shop.says("destructive");
     let plan = |test| Command::Deploy(Box::new(Deploy { test, ..shop.asked(&["destructive"], "0") }));
-    let untold = shop.agent.end(plan(true)).await.data.unwrap()["migrations"].clone();
-    assert!(untold["unknown_why"].as_str().unwrap().contains("once the release is installed"), "{untold}");
+    // Nothing is installed for it, and nothing is left of what it looked at.
+    let folders = || {
+        let entries = std::fs::read_dir(shop.agent.paths().releases()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+    };
+    let before = folders();
+    let planned = shop.agent.end(plan(true)).await.data.unwrap();
+    assert_eq!(planned["migrations"]["unknown_why"], "", "{planned}");
+    assert_eq!(planned["migrations"]["pending"], json!([migration("destructive")]));
+    assert_eq!((planned["kind"].as_str(), folders()), (Some("held"), before));
     assert_eq!(shop.agent.end(plan(false)).await.state, State::Deployed);
 
     let told = json!({ "databases": [], "pending": [], "described": [migration("destructive")],

@@ -346,7 +346,7 @@ def _deploy(call, name, tag, release, options):
     if options["test"] and spec.get("user") and not _is_user(spec["user"]):
         # On a host that flipside.app has never seen a plan can still be told: it runs nothing.
         spec["user"] = "nobody"
-    folder = package.fetch(minion.cache_file, name, chosen, wheels=not installed and not options["test"])
+    folder = package.fetch(minion.cache_file, name, chosen, wheels=not installed)
     note = minion.ensure_vhost(name, vhost, options["test"])
     target = {"release": chosen, "dir": str(folder)}
     seconds = COMMAND_SECONDS + options["wait"]

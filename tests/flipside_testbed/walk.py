@@ -287,7 +287,7 @@ class Walk:
                 assert said["state"] in ("deployed", "rolled_back"), said
                 if said["state"] == "rolled_back":
                     text = json.dumps(said["error"]).lower()
-                    clear = ("no space left", "is full", "make room")
+                    clear = ("no space left", "is full", "make room", "mb free")
                     assert any(words in text for words in clear), said["error"]
                 settled = way.target if said["state"] == "deployed" else (before or "")
                 assert web.versions(self.host, "blog") == {settled}

@@ -12,6 +12,12 @@ from flipside_testbed.blog import Blog
 
 def test_a_destructive_migration_from_its_refusal_to_its_way_back(blog: Blog) -> None:
     wanted = blog.published("renaming")
+    planned = blog.salt("deploy", "tag=renaming", "test=True").app("blog")
+    (waiting,) = planned["data"]["migrations"]["pending"]
+    assert [one["destructive"] for one in waiting["operations"]] == [True], planned
+    assert "refused without allow=destructive: blog.0002_headline" in planned["comment"], planned
+    releases = {path.name for path in (blog.host.apps / "blog/releases").iterdir()}
+    assert wanted not in releases and not any(name.startswith(".new") for name in releases), releases
     refused = blog.salt("deploy", "tag=renaming")
     said = refused.app("blog")
     assert refused.code != 0 and said["state"] == "refused" and said["error"]["code"] == "gate", said

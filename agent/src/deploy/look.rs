@@ -21,7 +21,7 @@ use crate::{
         timetable::Timetable,
     },
     host::{Host, fault},
-    runtime::Observed,
+    runtime::{Observed, assets::Tree},
     secrets,
 };
 
@@ -96,7 +96,8 @@ pub(super) async fn look(host: &Arc<Host>, ask: &Ask) -> Result<Sight, Failure> 
     })
 }
 
-/// What can be said of the migrations now, where the plan has to do with them. Nothing is installed for it.
+/// What can be said of the migrations now, where the plan has to do with them. Nothing is installed for it: a
+/// release that is not there yet is unpacked aside.
 async fn foresee(
     host: &Host,
     ask: &Ask,
@@ -116,13 +117,22 @@ async fn foresee(
         folder.is_none_or(|path| std::path::Path::new(path).is_dir())
     };
     let ready = laid("FLIPSIDE_OVERLAY") && laid("FILES_DIR") && paths.data().is_dir();
-    if !is_installed(&paths, &ask.release) || !ready {
+    if !ready {
         return untold(
-            "known once the release is installed, which a plan does not do; destructive ones are refused then, and \
+            "known once there are the app's folders and its environment; destructive ones are refused then, and \
              what the old code cannot live with is held",
         );
     }
-    match schema::ask(host, merged, &ask.release, env, &[]).await {
+    let venv = paths.release(&ask.release).join("venv");
+    let unpacked = match is_installed(&paths, &ask.release) {
+        true => None,
+        false => match schema::Unpacked::new(host, merged, &ask.release, &ask.package).await {
+            Ok(unpacked) => Some(unpacked),
+            Err(failure) => return untold(&failure.message),
+        },
+    };
+    let tree = unpacked.as_ref().map_or(Tree::Venv(&venv), |unpacked| unpacked.tree(host));
+    match schema::ask(host, merged, tree, env, &[]).await {
         Ok(Some(seen)) => {
             let mut migrations = seen.migrations;
             migrations.unknown = match ask.intent {

@@ -32,6 +32,20 @@ pub struct Assets {
     pub enter: PathBuf,
 }
 
+/// Where a pre-flight finds the release's code.
+#[derive(Debug, Clone, Copy)]
+pub enum Tree<'a> {
+    /// Installed.
+    Venv(&'a Path),
+    /// As wheels, which it unpacks.
+    Wheels {
+        /// The host's Python.
+        python: &'a Path,
+        /// `wheels/`, and an empty `site/` that the app's user may write to.
+        folder: &'a Path,
+    },
+}
+
 /// The files could not be put in place.
 #[derive(Debug, thiserror::Error)]
 pub enum AssetsError {
@@ -65,19 +79,23 @@ impl Assets {
         Ok(assets)
     }
 
-    /// The argument list of a pre-flight with the interpreter of a release's venv. It is to run as the app's user
-    /// with the whole environment that the release will have, `DATA_DIR` as its folder, and a timeout.
-    pub fn preflight_argv(&self, venv: &Path, path: &str, host: &str, https: bool) -> Vec<String> {
-        let python = venv.join("bin/python3").display().to_string();
-        let script = self.preflight.display().to_string();
-        let loader = self.loader.display().to_string();
-        // -I: as in a worker it is the loader that looks at PYTHONPATH, and nobody at its like.
-        let mut argv: Vec<String> =
-            [&python, "-I", &script, "--loader", &loader, "--path", path, "--host", host]
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
+    /// The argument list of a pre-flight of a release. It is to run as the app's user with the whole environment
+    /// that the release will have, `DATA_DIR` as its folder, and a timeout.
+    pub fn preflight_argv(&self, tree: Tree<'_>, path: &str, host: &str, https: bool) -> Vec<String> {
+        // -I: as in a worker it is the loader that looks at PYTHONPATH, and nobody at its like. -S: the packages
+        // of the host's Python are not the release's.
+        let (python, flags) = match tree {
+            Tree::Venv(venv) => (venv.join("bin/python3"), "-I"),
+            Tree::Wheels { python, .. } => (python.to_owned(), "-IS"),
+        };
+        let text = |path: &Path| path.display().to_string();
+        let mut argv = vec![text(&python), flags.to_owned(), text(&self.preflight)];
+        argv.extend(["--loader".to_owned(), text(&self.loader)]);
+        argv.extend(["--path", path, "--host", host].map(str::to_owned));
         argv.extend(https.then(|| "--https".to_owned()));
+        if let Tree::Wheels { folder, .. } = tree {
+            argv.extend(["--unpack".to_owned(), text(folder)]);
+        }
         argv
     }
 

@@ -3,7 +3,10 @@
 use std::{collections::HashSet, time::Duration};
 
 use flipside_agent::{
-    runtime::{Runtime, assets::Verdict},
+    runtime::{
+        Runtime,
+        assets::{Tree, Verdict},
+    },
     sys::{
         exec::{self, Program},
         users,
@@ -161,7 +164,12 @@ async fn a_preflight_tells_good_from_bad() {
         let release = fixture.release_of("1.0", code);
         let venv = fixture.spec.paths.release(&release).join("venv");
         Program {
-            argv: fixture.runtime.assets.preflight_argv(&venv, "/x?y=1", "blog.example.org", true),
+            argv: fixture.runtime.assets.preflight_argv(
+                Tree::Venv(&venv),
+                "/x?y=1",
+                "blog.example.org",
+                true,
+            ),
             env: [("FLIPSIDE_WSGI".to_owned(), "entry:application".to_owned())].into(),
             cwd: fixture.spec.paths.data(),
             account: None,

@@ -37,12 +37,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         let (manifest, bytes) = Manifest::read(&package, &app, &release)?;
         beneath::remove_tree(&staging).map_err(|error| fault("cannot remove the staging folder", &error))?;
         let wheels = staging.join("wheels");
-        beneath::ensure_dir(&wheels, 0o755, None)
-            .map_err(|error| fault("cannot make room for the package", &error))?;
-        enough_space(&staging, manifest.size(), &trash)?;
-        for wheel in &manifest.files {
-            copy(&package.join("wheels"), &wheels, wheel)?;
-        }
+        take(&manifest, &package, &wheels, &trash)?;
         atomic_write::write(&staging.join("manifest.json"), &bytes, 0o644, None)
             .map_err(|error| fault("cannot keep the manifest", &error))?;
         Ok(format!("{} wheels, {} bytes", manifest.files.len(), manifest.size()))
@@ -53,6 +48,14 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
 
 pub(super) fn undo(ctx: &Context) -> Result<(), Failure> {
     ctx.discard(&ctx.paths.staging(&ctx.work.release))
+}
+
+/// Copies the wheels of a package into a new folder, each checked against the manifest. Blocks.
+pub(crate) fn take(manifest: &Manifest, package: &Path, to: &Path, trash: &Path) -> Result<(), Failure> {
+    beneath::ensure_dir(to, 0o755, None)
+        .map_err(|error| fault("cannot make room for the package", &error))?;
+    enough_space(to, manifest.size(), trash)?;
+    manifest.files.iter().try_for_each(|wheel| copy(&package.join("wheels"), to, wheel))
 }
 
 fn enough_space(at: &Path, size: u64, trash: &Path) -> Result<(), Failure> {

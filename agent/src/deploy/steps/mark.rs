@@ -57,7 +57,9 @@ pub(super) async fn sqlite(ctx: &Context, verb: &str, mark: &Path) -> Result<Str
     if ended.ok() {
         return Ok(ended.lines(1).pop().unwrap_or_default());
     }
-    Err(Failure::new(Code::Backup, format!("the databases could not be copied ({verb})"))
+    let lines = ended.lines(20);
+    let why = lines.last().map_or_else(String::new, |line| format!(": {line}"));
+    Err(Failure::new(Code::Backup, format!("the databases could not be copied ({verb}){why}"))
         .hint("see to free disk and to what else holds the databases, and try again")
-        .log(ended.lines(20)))
+        .log(lines))
 }

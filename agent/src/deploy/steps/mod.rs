@@ -29,6 +29,7 @@ use super::{
 use crate::app::deployment::Step;
 
 pub(crate) use env::digest;
+pub(crate) use fetch::take;
 pub(crate) use schema::DESTRUCTIVE;
 pub(crate) use venv::{installed, is_installed};
 

@@ -15,7 +15,7 @@ use super::super::{
 };
 use crate::{
     app::{deployment::Step, health},
-    runtime::assets::Verdict,
+    runtime::assets::{Tree, Verdict},
     sys::exec::Ended,
 };
 
@@ -82,7 +82,7 @@ async fn ask(ctx: &Context, more: Vec<String>) -> Result<(Ended, Duration), Fail
     let timeout = Duration::from_secs(u64::from(spec.start_timeout));
     let https = spec.public_url.starts_with("https://");
     let host = health::host(&spec.domains);
-    let mut argv = ctx.host.assets.preflight_argv(&ctx.venv(), &spec.health.path, &host, https);
+    let mut argv = ctx.host.assets.preflight_argv(Tree::Venv(&ctx.venv()), &spec.health.path, &host, https);
     argv.extend(["--stack-after".to_owned(), format!("{:.1}", timeout.as_secs_f64() * 0.9)]);
     argv.extend(more);
     Ok((ctx.run_unheard(argv, ctx.current_env()?, timeout).await?, timeout))

@@ -2,7 +2,7 @@
 
 Where it is told to, it also says which migrations wait; see schema.py.
 
-Runs in the release's venv, as the app's user, with the app's whole environment, in a process of its own: what
+Runs in the release's venv, or with its wheels unpacked, as the app's user, with the app's whole environment, in a process of its own: what
 it breaks, and how long it hangs, is its own affair.
 """
 
@@ -14,9 +14,11 @@ import faulthandler
 import io
 import json
 import os
+import site
 import sys
 import time
 import traceback
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,16 @@ def executed(script: Path) -> dict[str, Any]:
     return names
 
 
+def unpack(folder: Path) -> None:
+    """Makes the wheels of a folder importable, as they are: nothing of them is installed."""
+    there = folder / "site"
+    for wheel in sorted((folder / "wheels").glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(there)
+    for packages in (there, *sorted(there.glob("*.data/*lib"))):
+        site.addsitedir(str(packages))
+
+
 def look_at_schema(report: dict[str, Any], asked: argparse.Namespace) -> None:
     """Puts into the report what is known of the migrations."""
     try:
@@ -123,6 +135,7 @@ def main() -> dict[str, Any]:
     parser.add_argument("--loader", type=Path, required=True)
     parser.add_argument("--path", required=True)
     parser.add_argument("--host", required=True)
+    parser.add_argument("--unpack", type=Path, help="a folder with the release's wheels")
     parser.add_argument("--https", action="store_true")
     parser.add_argument("--schema", type=Path, help="the script that looks at the migrations")
     parser.add_argument("--named", nargs="*", default=[], help="migrations to describe, as app.name")
@@ -136,6 +149,8 @@ def main() -> dict[str, Any]:
     begun = time.monotonic()
     report: dict[str, Any] = {"ok": False, "status": None, "error": "", "traceback": []}
     try:
+        if asked.unpack:
+            unpack(asked.unpack)
         loader = executed(asked.loader)
         # An app may look at its arguments; they are not those of this script.
         sys.argv[:] = ["uwsgi"]
