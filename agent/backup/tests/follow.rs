@@ -7,7 +7,7 @@ use flipside_backup::{
     chain::Position,
     follow::{Control, FollowError, run},
     restore::{Target, check_chain},
-    store::{Entry, ErrorKind, Fake, Fault, Store, StoreError},
+    store::{Fake, Fault},
 };
 
 #[test]
@@ -348,58 +348,6 @@ fn one_pass_gives_up_on_a_store_that_takes_nothing() {
     config.patience = std::time::Duration::from_millis(300);
     let error = run(&config, &Control::new()).unwrap_err().to_string();
     assert!(error.contains("500"), "{error}");
-}
-
-/// A store that takes no snapshots.
-struct WithoutSnapshots(std::sync::Arc<dyn Store>);
-
-#[async_trait::async_trait]
-impl Store for WithoutSnapshots {
-    async fn put_new(&self, key: &str, bytes: bytes::Bytes) -> Result<(), StoreError> {
-        if key.contains("/L3/") {
-            return Err(StoreError::new(ErrorKind::Retryable, "put_new", key, "no snapshots"));
-        }
-        self.0.put_new(key, bytes).await
-    }
-
-    async fn put(&self, key: &str, bytes: bytes::Bytes) -> Result<(), StoreError> {
-        self.0.put(key, bytes).await
-    }
-
-    async fn get(&self, key: &str) -> Result<bytes::Bytes, StoreError> {
-        self.0.get(key).await
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
-        self.0.list(prefix).await
-    }
-
-    async fn delete(&self, key: &str) -> Result<(), StoreError> {
-        self.0.delete(key).await
-    }
-}
-
-#[test]
-fn until_a_new_snapshot_is_there_the_old_state_is_the_latest() {
-    let bed = Bed::new();
-    let app = bed.seeded(300);
-    let before = (bed.once(), dump(&bed.db()));
-    app.execute_batch("PRAGMA journal_mode=delete; PRAGMA page_size=8192; VACUUM; PRAGMA journal_mode=wal")
-        .unwrap();
-    let mut config = bed.config();
-    config.store = std::sync::Arc::new(WithoutSnapshots(bed.store()));
-    config.drain = std::time::Duration::from_millis(300);
-    let following = bed::Following::new(config);
-    following.until("the new page size", |status| status.captured > before.0.seq);
-    insert(&app, 10);
-    let seen = following.control.status().captured;
-    following.until("a change after it", |status| status.captured > seen);
-    following.until("a try", |status| status.error.contains("no snapshots"));
-    assert_eq!(following.stop().unwrap(), None);
-    let restored = bed.restore(Target::Latest, "old.db").unwrap();
-    assert_eq!((restored.position, dump(&bed.path("old.db"))), before);
-    bed.once();
-    bed.same(Target::Latest);
 }
 
 /// A small disk of its own, gone with the test.
