@@ -40,11 +40,14 @@ pub(crate) struct Keeper {
     sealer: Option<Sealer>,
     /// What levels 1 and 2 compare with.
     stashes: [Stash; 2],
+    /// When each was last looked at: once in a window.
+    merged_ms: [u64; 2],
 }
 
 impl Keeper {
     pub(crate) fn new(state: State, recipients: Recipients, host: SigningKey, name: String) -> Self {
-        Self { state, recipients, host, name, sealer: None, stashes: Default::default() }
+        let merged_ms = [state.record.time_ms; 2];
+        Self { state, recipients, host, name, sealer: None, stashes: Default::default(), merged_ms }
     }
 
     /// What seals now; begins an epoch if none has begun since the start.
@@ -174,10 +177,15 @@ impl Keeper {
             let window = u64::try_from(windows[level - 1].as_millis()).unwrap_or(u64::MAX).max(1);
             let record = &self.state.record;
             let fresh = record.seq - record.windows[level - 1];
-            let due = now / window > record.time_ms / window && fresh > 0;
-            if due && (level == 2 || fresh >= WORTH_MERGING) && !self.merge_level(level, live)? {
+            // Not the time of the last position: while the database changes all the time, that is now.
+            if now / window <= self.merged_ms[level - 1] / window {
+                continue;
+            }
+            let worth = if level == 2 { fresh > 0 } else { fresh >= WORTH_MERGING };
+            if worth && !self.merge_level(level, live)? {
                 return Ok(false);
             }
+            self.merged_ms[level - 1] = now;
         }
         Ok(true)
     }
