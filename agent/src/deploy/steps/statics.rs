@@ -38,15 +38,17 @@ root, kept = pathlib.Path(root), pathlib.Path(root, f'.before-{mark}')
 if way == 'keep' and root.is_dir():
     for old in root.glob('.before-*'):
         shutil.rmtree(old)
-    kept.mkdir()
+    # Whole or not there: on a full disk a half of it would go back over what is good.
+    copies = kept.with_suffix('.new')
+    copies.mkdir()
     for file in root.glob('*.json'):
         if file.is_file() and not file.is_symlink() and file.stat().st_size < 16 << 20:
-            shutil.copy2(file, kept / file.name)
+            shutil.copy2(file, copies / file.name)
+    copies.rename(kept)
 elif way == 'back' and kept.is_dir():
     for file in kept.iterdir():
-        shutil.copy2(file, root / f'.{file.name}.new')
-        (root / f'.{file.name}.new').replace(root / file.name)
-    shutil.rmtree(kept)
+        file.replace(root / file.name)
+    kept.rmdir()
 ";
 const TIMEOUT: Duration = Duration::from_secs(600);
 
