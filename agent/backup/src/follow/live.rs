@@ -176,13 +176,16 @@ impl Live {
 
     /// The bytes of the log that have been read.
     pub(crate) fn log_bytes(&self) -> u64 {
-        WAL_HEADER + u64::from(self.log_frames()) * (24 + u64::from(self.page_size))
+        self.bytes_of(self.log_frames())
     }
 
     /// The bytes of the log by now, read or not.
     pub(crate) fn written_bytes(&self) -> u64 {
-        let frames = self.a.index().map_or(0, |(index, _)| index.frames);
-        if self.has_log() { WAL_HEADER + u64::from(frames) * (24 + u64::from(self.page_size)) } else { 0 }
+        if self.has_log() { self.bytes_of(self.a.index().map_or(0, |(index, _)| index.frames)) } else { 0 }
+    }
+
+    fn bytes_of(&self, frames: u32) -> u64 {
+        WAL_HEADER + u64::from(frames) * (24 + u64::from(self.page_size))
     }
 
     /// The frames of the log that are not in the file yet, and how many of them we have read.

@@ -2,8 +2,8 @@
 
 Where it is told to, it also says which migrations wait; see schema.py.
 
-Runs in the release's venv, or with its wheels unpacked, as the app's user, with the app's whole environment, in a process of its own: what
-it breaks, and how long it hangs, is its own affair.
+Runs in the release's venv, or with its wheels unpacked, as the app's user, with the app's whole environment, in
+a process of its own: what it breaks, and how long it hangs, is its own affair.
 """
 
 from __future__ import annotations
