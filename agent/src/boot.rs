@@ -43,20 +43,15 @@ pub(crate) fn folders(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Has cleared away what an agent that was ended had no time for, and what its builders left half unpacked.
+/// Has cleared away what an agent that was ended had no time for.
 pub(crate) fn sweep(config: &Config) {
     for app in std::fs::read_dir(&config.apps_dir).into_iter().flatten().flatten() {
         sys::trash::sweep(app.path().join(TRASH));
     }
-    let (cache, trash) = (config.state_dir.join("build/cache"), config.state_dir.join(TRASH));
-    if cache.symlink_metadata().is_ok_and(|about| about.is_dir()) {
-        for entry in std::fs::read_dir(&cache).into_iter().flatten().flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b".tmp")
-                && let Err(error) = sys::trash::discard(&entry.path(), &trash)
-            {
-                tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "BuildLeftoverNotRemoved");
-            }
-        }
+    // Earlier agents had one cache for all builds, which only grew.
+    let trash = config.state_dir.join(TRASH);
+    if let Err(error) = sys::trash::discard(&config.state_dir.join("build"), &trash) {
+        tracing::warn!(error = format!("{:#}", anyhow::Error::new(error)), "OldCacheNotRemoved");
     }
     sys::trash::sweep(trash);
 }

@@ -10,11 +10,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from flipside_testbed import tools
+from flipside_testbed import tools, users
 from flipside_testbed.places import CHECKOUT, Ports, is_root
 from flipside_testbed.processes import Process, alive, end_sessions, stragglers, wait_for
 from flipside_testbed.salted import clean_environment
-from flipside_testbed.users import BUILD_USER
 
 WEB_GROUP = "www-data"
 
@@ -112,7 +111,7 @@ class Host:
             "memcached": self.memcached,
         }
         if is_root():
-            top |= {"build_user": BUILD_USER, "web_group": WEB_GROUP}
+            top |= {"build_user": users.BUILD_USER, "web_group": WEB_GROUP}
         top |= self.settings
         tables = {"salt": {"minion_config": str(self._minion_config)}} | self.extra
         # JSON's strings and numbers are TOML's too.
@@ -195,18 +194,7 @@ def tail(file: Path, lines: int = 20) -> str:
 
 def _build_user() -> None:
     """The user that builds releases, where Salt does not manage it."""
-    argv = [
-        "useradd",
-        "--system",
-        "--user-group",
-        "--no-create-home",
-        "--shell",
-        "/usr/sbin/nologin",
-        BUILD_USER,
-    ]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 9):  # 9: it is there
-        raise tools.Missing(f"no user {BUILD_USER}: {done.stderr}")
+    users.add(users.BUILD_USER)
     try:
         grp.getgrnam(WEB_GROUP)
     except KeyError:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flipside_testbed import build, tools, users
 from flipside_testbed.host import Host, end_apps
-from flipside_testbed.places import Ports
+from flipside_testbed.places import Ports, is_root
 from flipside_testbed.processes import Process, stop_all, stragglers
 from flipside_testbed.releases import project
 from flipside_testbed.salted import Salted, clean_environment, own_files
@@ -93,6 +93,10 @@ class Platform:
     def assign(self, assigned: dict[str, tuple[str, ...]], apps: dict[str, dict[str, Any]]) -> None:
         """Says in pillar which apps there are, and where."""
         self.assigned, self.apps = assigned, apps
+        if is_root():
+            for app in set.intersection(*(set(assigned.get(name, ())) for name in MINIONS)):
+                # Both minions would add it to this one machine at once, and useradd is not made for that.
+                users.add(f"app-{app}")
         self.write_pillar()
 
     def write_pillar(self) -> None:
@@ -132,7 +136,8 @@ def end_everything(root: Path) -> None:
     # Agents first: a living agent would start again what is ended under it.
     stop_all([process for process in recorded if process.pid_file.name.startswith("agent-")], patience=3)
     end_apps(root)
-    stop_all(recorded, patience=2)
+    # Salt takes its time to end, and nothing of it is kept.
+    stop_all(recorded, patience=0.3)
     left = stragglers(root)
     if left:
         raise RuntimeError(f"still running: {left}")

@@ -7,6 +7,7 @@ import pwd
 import subprocess
 from pathlib import Path
 
+from flipside_testbed import tools
 from flipside_testbed.places import is_root
 
 BUILD_USER = "flipside-build"
@@ -24,6 +25,14 @@ def remember(root: Path) -> None:
     """Notes who was there before the first testbed that is up now, so that they stay."""
     first = next(iter(_others(root)), None)
     (root / NOTE).write_text(first.read_text() if first else json.dumps(ours()))
+
+
+def add(name: str) -> None:
+    """Makes a user like those that the formulas make, unless it is there."""
+    argv = ["useradd", "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 9):  # 9: it is there
+        raise tools.Missing(f"no user {name}: {done.stderr}")
 
 
 def remove_new(root: Path) -> None:

@@ -1,8 +1,8 @@
 //! Builds the release's virtual environment from the verified wheels, as a user who may do nothing else.
 //!
 //! It is built in the staging folder and renamed: a release folder is whole or not there. uv is told of no index,
-//! no sources and no builds, so what it installs is what the manifest lists. The files are copies: a link into
-//! uv's cache would share its inode.
+//! no sources and no builds, so what it installs is what the manifest lists. Each build has a cache of its own,
+//! which goes with it: uv knows local wheels by their paths, so a shared one would never be hit, and only grow.
 
 use std::{collections::BTreeMap, fmt::Write, path::Path, sync::Arc, time::Duration};
 
@@ -29,6 +29,9 @@ use crate::{
 
 /// A venv of 1 GB on a slow disk.
 const TIMEOUT: Duration = Duration::from_secs(900);
+
+/// The folder in staging that is uv's own: its home and its cache.
+const BUILD: &str = "build";
 
 /// The file that makes a release folder a release: written last.
 const SEAL: &str = "release.json";
@@ -61,7 +64,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let venv = staging.join("venv").display().to_string();
     let python = ctx.host.config.python.display().to_string();
     let make = ["venv", "--quiet", "--relocatable", "--no-project", "--python", &python, &venv];
-    uv(ctx, builder.as_ref(), &make).await?;
+    uv(ctx, &staging, builder.as_ref(), &make).await?;
     point(Step::Venv, Moment::During).await?;
     let interpreter = format!("{venv}/bin/python");
     let list = staging.join("requirements.txt").display().to_string();
@@ -76,12 +79,12 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         "--require-hashes",
         "--no-build",
         "--link-mode",
-        "copy",
+        "hardlink",
         "--compile-bytecode",
         "--requirement",
         &list,
     ];
-    uv(ctx, builder.as_ref(), &install).await?;
+    uv(ctx, &staging, builder.as_ref(), &install).await?;
     let (paths, release, root) = (ctx.paths.clone(), ctx.work.release.clone(), builder.is_some());
     let sealed = ctx.work.hooks.prepare.as_ref().is_none_or(Vec::is_empty);
     tokio::task::spawn_blocking(move || finish(&paths, &release, root, sealed))
@@ -120,8 +123,13 @@ fn requirements(staging: &Path, manifest: &Manifest) -> Result<(), Failure> {
         .map_err(|error| fault("cannot write the list of wheels", &error))
 }
 
-async fn uv(ctx: &Context, builder: Option<&Account>, arguments: &[&str]) -> Result<(), Failure> {
-    let home = ctx.host.config.state_dir.join("build");
+async fn uv(
+    ctx: &Context,
+    staging: &Path,
+    builder: Option<&Account>,
+    arguments: &[&str],
+) -> Result<(), Failure> {
+    let home = staging.join(BUILD);
     let owner = builder.map(|account| (account.uid, account.gid));
     beneath::ensure_dir(&home, 0o755, owner).map_err(|error| fault("cannot make uv's folder", &error))?;
     let home = home.display().to_string();
@@ -166,8 +174,8 @@ async fn uv(ctx: &Context, builder: Option<&Account>, arguments: &[&str]) -> Res
 /// Clears away, gives the release to root, and names it.
 fn finish(paths: &AppPaths, release: &ReleaseId, root: bool, sealed: bool) -> Result<(), Failure> {
     let staging = paths.staging(release);
-    for leftover in ["wheels", "requirements.txt"] {
-        beneath::remove_tree(&staging.join(leftover))
+    for leftover in ["wheels", "requirements.txt", BUILD] {
+        trash::discard(&staging.join(leftover), &paths.trash())
             .map_err(|error| fault("cannot clear the staging folder", &error))?;
     }
     if root {
