@@ -79,7 +79,9 @@ pub(crate) fn complete(asked: &Entry, own: &[&Wheel]) -> Result<Entry> {
             roots.iter().find_map(|root| settings_in(&wheel.text(&format!("{root}{path}")).ok()??))
         };
         let from_wsgi = own.iter().find_map(in_wheel);
-        entry.settings = from_wsgi.or(from_manage);
+        let beside = module.rsplit_once('.').map(|(package, _)| format!("{package}.settings"));
+        let beside = beside.filter(|settings| own.iter().any(|wheel| holds(wheel, settings)));
+        entry.settings = from_wsgi.or(from_manage).or(beside);
     }
     Ok(entry)
 }
@@ -144,14 +146,17 @@ fn makes_application(text: &str) -> bool {
     })
 }
 
-/// The module in `setdefault("DJANGO_SETTINGS_MODULE", "blog.settings")` or an assignment to it.
+/// The module in `setdefault("DJANGO_SETTINGS_MODULE", "blog.settings")` or an assignment to it, where it is written
+/// out: what is computed cannot be told from here.
 pub(crate) fn settings_in(source: &str) -> Option<String> {
-    source.lines().map(str::trim).filter(|line| !line.starts_with('#')).find_map(|line| {
-        let (_, rest) = line.split_once("DJANGO_SETTINGS_MODULE")?;
-        let module = rest
-            .split(['"', '\''])
-            .find(|part| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))?;
-        is_module(module).then(|| module.to_owned())
+    let code: Vec<&str> = source.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    code.join("\n").split("DJANGO_SETTINGS_MODULE").skip(1).find_map(|rest| {
+        let between = |c: char| c.is_whitespace() || ",=])".contains(c);
+        let value = rest.trim_start_matches(['"', '\'']).trim_start_matches(between);
+        let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+        let (module, rest) = value[1..].split_once(quote)?;
+        let whole = rest.trim_start_matches(' ').chars().next().is_none_or(|next| ",)\r\n;#".contains(next));
+        (whole && is_module(module)).then(|| module.to_owned())
     })
 }
 
@@ -165,7 +170,15 @@ mod tests {
         assert_eq!(settings_in(manage).unwrap(), "mysite.settings");
         let other = "os.environ[\"DJANGO_SETTINGS_MODULE\"] = \"a.settings.prod\"";
         assert_eq!(settings_in(other).unwrap(), "a.settings.prod");
-        assert_eq!(settings_in("os.environ.setdefault('DJANGO_SETTINGS_MODULE', NAME)"), None);
+        let black = "os.environ.setdefault(\n    'DJANGO_SETTINGS_MODULE',\n    'a.settings'  # ours\n)";
+        assert_eq!(settings_in(black).unwrap(), "a.settings");
+        for computed in
+            ["NAME", "'%s.settings' % name('a')", "os.getenv('X', 'a.b')", "'a' + SUFFIX", "f'{a}.b'"]
+        {
+            let source = format!("os.environ.setdefault('DJANGO_SETTINGS_MODULE', {computed})");
+            assert_eq!(settings_in(&source), None, "{computed}");
+            assert_eq!(settings_in(&format!("{source}\n{other}")).unwrap(), "a.settings.prod", "{computed}");
+        }
         assert_eq!(settings_in("nothing"), None);
     }
 
