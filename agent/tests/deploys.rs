@@ -160,6 +160,7 @@ async fn what_fails_leaves_all_as_it_was() {
     ] {
         let outcome = agent.end(Command::Deploy(Box::new(deploy(spec(&fails(list)), &two)))).await;
         is(&outcome, State::RolledBack);
+        assert_eq!(outcome.comment.contains("what was migrated stays"), list == "migrate", "{outcome:?}");
         let error = outcome.error.unwrap();
         assert_eq!(error.code, code);
         assert!(error.log.iter().any(|line| line.contains("not today")), "{list}: {error:?}");
@@ -248,6 +249,7 @@ async fn a_held_deploy_that_fails_puts_the_data_back() {
     let outcome = agent.end(Command::Deploy(Box::new(deploy(held(2), &two)))).await;
     is(&outcome, State::RolledBack);
     assert_eq!(agent.calls(), ["hold", "start"]);
+    assert_eq!(outcome.comment, "all is as it was before");
     let db = rusqlite::Connection::open(agent.paths().data().join("db.sqlite3")).unwrap();
     let sum: u32 = db.query_row("select sum(x) from t", [], |row| row.get(0)).unwrap();
     assert_eq!(sum, 1, "what the failed migration wrote is gone");

@@ -171,9 +171,18 @@ fn outcome(ctx: &Context, end: Next, report: Report) -> Outcome {
         _ => Outcome::bad(State::RolledBack, failure),
     };
     let deployed = end == Next::Deployed;
-    let kept =
-        format!("; what was written since the switch is kept beside the databases as *.replaced-{}", work.id);
-    let undone = format!("all is as it was before{}", if ctx.has_written() { kept.as_str() } else { "" });
+    // Unless requests were held, others may have written since: their databases are not put back.
+    let migrated = !ctx.is_held()
+        && report.steps.iter().any(|step| step.name == Step::Migrate.name())
+        && ctx.found.schema.get().is_none_or(|found| !found.migrations.pending.is_empty());
+    let but = if ctx.has_written() {
+        format!("; what was written since the switch is kept beside the databases as *.replaced-{}", work.id)
+    } else if migrated {
+        ", but what was migrated stays in the databases".to_owned()
+    } else {
+        String::new()
+    };
+    let undone = format!("all is as it was before{but}");
     Outcome {
         release: if deployed { Some(work.release.clone()) } else { work.previous.clone() },
         previous: work.previous.clone(),

@@ -205,7 +205,12 @@ fn printed(ended: &Ended) -> Vec<String> {
 fn hint(verdict: &Verdict) -> Option<&'static str> {
     let environ = || verdict.traceback.iter().any(|line| line.contains("environ"));
     let error = &verdict.error;
-    if error.starts_with("ModuleNotFoundError") {
+    if ["'pylibmc'", "'pymemcache'"].iter().any(|client| error.contains(client)) {
+        Some(
+            "CACHE_URL asks for memcached, and the release brings no client: add pymemcache to the project's \
+             dependencies and publish again, or set CACHE_URL under env in the app's pillar",
+        )
+    } else if error.starts_with("ModuleNotFoundError") {
         Some("no wheel of the release brings it: add it to the project's dependencies and publish again")
     } else if environ() && ["KeyError", "ImproperlyConfigured"].iter().any(|name| error.starts_with(name)) {
         Some("a variable that the settings need is missing: set it under env in the app's pillar")
