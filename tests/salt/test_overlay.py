@@ -437,6 +437,20 @@ def test_static_files_go_where_nginx_looks(project: Project) -> None:
     assert project.python(LOOK)["STATIC_ROOT"] == str(project.home / "static")
 
 
+def test_folders_that_the_user_cannot_write_in_are_not_kept(project: Project) -> None:
+    settings = project.start().code / "shop/settings.py"
+    theirs = """
+STATIC_ROOT, MEDIA_ROOT = "/var/www/shop/static", "/var/www/shop/media"
+LOGGING = {"version": 1, "handlers": {"file": {"filename": "/var/log/shop/django.log"}}}
+"""
+    settings.write_text(settings.read_text() + theirs)
+    look = "import json, flipside_settings as settings" + LOOK.partition("settings")[2]
+    seen = project.python("import os; os.geteuid = os.getegid = lambda: 7; os.getgroups = list; " + look)
+    assert seen["STATIC_ROOT"] == str(project.home / "static")
+    assert seen["MEDIA_ROOT"] == str(project.home / "media")
+    assert seen["LOGGING"]["handlers"]["file"]["filename"] == str(project.home / "data/logs/django.log")
+
+
 def test_a_stylesheet_that_names_a_missing_file_stops_no_deploy(project: Project) -> None:
     project.start()
     static = project.code / "shop" / "static"

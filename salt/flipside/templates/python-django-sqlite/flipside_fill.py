@@ -63,6 +63,21 @@ class _Place:
             return False
         return any(_within(path, code) or _within(path.resolve(), code) for code in self.code)
 
+    def out_of_reach(self, path):
+        """Whether nothing can be written there: in the project, or in somebody else's folder."""
+        return self.in_project(path) or not _may_write(os.path.abspath(path))
+
+
+def _may_write(path):
+    """By owner and mode alone: each process of the app must see the same, whatever its sandbox mounts."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    about = os.stat(path)
+    if os.geteuid() in (0, about.st_uid):
+        return os.geteuid() == 0 or bool(about.st_mode & 0o200)
+    group = about.st_gid in (os.getegid(), *os.getgroups())
+    return bool(about.st_mode & (0o020 if group else 0o002))
+
 
 def _within(path, folder):
     return path == folder or folder in path.parents
@@ -158,7 +173,7 @@ def _static(settings, env, place):
         return changes
     theirs = settings.get("STATIC_ROOT")
     # A folder of the app's own is one that nginx does not serve.
-    if not theirs or place.in_project(theirs) or place.own_folder(theirs):
+    if not theirs or place.out_of_reach(theirs) or place.own_folder(theirs):
         changes["STATIC_ROOT"] = root
     url = settings.get("STATIC_URL") or ""
     if env.get("STATIC_URL") and "//" not in str(url):
@@ -187,7 +202,8 @@ def _media(settings, env, place):
     if not root:
         return {}
     changes = {}
-    if not theirs or place.in_project(theirs):
+    # What lies in a folder of before can still be read there.
+    if not theirs or place.in_project(theirs) or not os.path.exists(theirs) and place.out_of_reach(theirs):
         url = settings.get("MEDIA_URL") or env.get("MEDIA_URL") or "/media/"
         changes.update({"MEDIA_ROOT": root, "MEDIA_URL": url})
     storages = settings.get("STORAGES") or {}
@@ -253,14 +269,14 @@ def _logging(settings, env, place):
 
 
 def _log_files(logging, data, place):
-    """Log files beside the code cannot be written: they go to the data folder."""
+    """Log files beside the code, or in a folder of root's, cannot be written: they go to the data folder."""
     handlers = logging.get("handlers") if isinstance(logging, dict) else None
     if not data or not isinstance(handlers, dict):
         return {}
     moved = {}
     for name, handler in handlers.items():
         file = handler.get("filename") if isinstance(handler, dict) else None
-        if isinstance(file, str | Path) and place.in_project(file):
+        if isinstance(file, str | Path) and place.out_of_reach(file):
             folder = Path(data) / "logs"
             folder.mkdir(exist_ok=True)
             moved[name] = {**handler, "filename": str(folder / Path(file).name)}
@@ -268,21 +284,21 @@ def _log_files(logging, data, place):
 
 
 def _written(settings, env, place):
-    """Folders beside the code that Django itself writes to."""
+    """Folders out of reach that Django itself writes to."""
     data = env.get("DATA_DIR")
     if not data:
         return {}
     changes = {}
     for name in ("EMAIL_FILE_PATH", "SESSION_FILE_PATH", "FILE_UPLOAD_TEMP_DIR"):
         path = settings.get(name)
-        if isinstance(path, str | Path) and path and place.in_project(path):
+        if isinstance(path, str | Path) and path and place.out_of_reach(path):
             folder = Path(data) / Path(path).name
             folder.mkdir(exist_ok=True)
             changes[name] = str(folder)
     caches = settings.get("CACHES")
     for alias, cache in caches.items() if isinstance(caches, dict) else ():
         location = cache.get("LOCATION") if isinstance(cache, dict) else None
-        if location and cache.get("BACKEND") == FILE_CACHE and place.in_project(location):
+        if location and cache.get("BACKEND") == FILE_CACHE and place.out_of_reach(location):
             moved = {**cache, "LOCATION": str(Path(data) / "caches" / Path(location).name)}
             changes.setdefault("CACHES", dict(caches))[alias] = moved
     return changes
