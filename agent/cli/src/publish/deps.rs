@@ -96,7 +96,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Locks what the app depends on, each file by its hash: by the project's uv.lock where there is one, else by
-/// resolving now what the wheel that it builds and its authors' lists say.
+/// resolving now what the wheel that it builds and its authors' lists say, in the versions of their locks.
 pub(crate) fn lock(
     tools: &Tools,
     folder: &Path,
@@ -118,7 +118,7 @@ pub(crate) fn lock(
     }
     let input = tools.work.join("wanted.in");
     let (mut lines, listed) = match wanted {
-        Requirements::Built => (Vec::new(), None),
+        Requirements::Built { .. } => (Vec::new(), None),
         Requirements::Listed { file, inline } => (inline.clone(), file.as_ref()),
     };
     if let Some(built) = built {
@@ -135,6 +135,13 @@ pub(crate) fn lock(
     tool = tool.args(["--output-file".as_ref(), file.as_os_str(), input.as_os_str()]);
     if let Some(listed) = listed {
         tool = tool.args([listed]);
+    }
+    if let Requirements::Built { pinned } = wanted
+        && !pinned.is_empty()
+    {
+        let constraints = tools.work.join("pinned.txt");
+        files::atomic_write(&constraints, (pinned.join("\n") + "\n").as_bytes(), 0o600)?;
+        tool = tool.args(["--constraint".as_ref(), constraints.as_os_str()]);
     }
     tool.run("lock the dependencies")?;
     counted(file)

@@ -18,7 +18,10 @@ const FILES: [&str; 4] =
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Requirements {
     /// In the metadata of the wheel that it builds.
-    Built,
+    Built {
+        /// The versions that Poetry or Pipenv locked.
+        pinned: Vec<String>,
+    },
     /// In a file or a lock, or in a pyproject.toml that builds nothing; a Django project needs Django in any
     /// case.
     Listed {
@@ -32,9 +35,14 @@ pub(crate) enum Requirements {
 /// Those of the project in `dir`.
 pub(crate) fn of(dir: &Path) -> Result<Requirements> {
     match PyProject::read(dir)? {
-        Some(project) if project.builds() => Ok(Requirements::Built),
+        Some(project) if project.builds() => built(dir),
         _ => listed(dir),
     }
+}
+
+/// Those of the project in `dir`, which is built.
+pub(crate) fn built(dir: &Path) -> Result<Requirements> {
+    Ok(Requirements::Built { pinned: locked(dir)? })
 }
 
 /// Those of the project in `dir`, which is not built.
@@ -43,8 +51,7 @@ pub(crate) fn listed(dir: &Path) -> Result<Requirements> {
     let in_folder = |dir: &Path| FILES.iter().map(|name| dir.join(name)).find(|path| path.is_file());
     let mut file = in_folder(dir);
     if file.is_none() {
-        inline.extend(poetry(&dir.join("poetry.lock"))?);
-        inline.extend(pipenv(&dir.join("Pipfile.lock"))?);
+        inline.extend(locked(dir)?);
     }
     if file.is_none() && inline.is_empty() {
         // Many a repository holds the project's folder beside its requirements.
@@ -61,7 +68,7 @@ impl Requirements {
     /// As arguments of `uv run`.
     pub(crate) fn for_run(&self) -> Vec<String> {
         match self {
-            Self::Built => vec!["--with".to_owned(), ".".to_owned()],
+            Self::Built { .. } => vec!["--with".to_owned(), ".".to_owned()],
             Self::Listed { file, inline } => {
                 let mut arguments = Vec::new();
                 if let Some(file) = file {
@@ -89,6 +96,13 @@ fn lock(path: &Path) -> Result<Option<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         text => text.map(Some).map_err(on("read", path)),
     }
+}
+
+/// What other tools than uv locked.
+fn locked(dir: &Path) -> Result<Vec<String>> {
+    let mut pinned = poetry(&dir.join("poetry.lock"))?;
+    pinned.extend(pipenv(&dir.join("Pipfile.lock"))?);
+    Ok(pinned)
 }
 
 /// What Poetry locked for production.
@@ -189,6 +203,19 @@ mod tests {
             project(&[("Pipfile.lock", pipenv), ("manage.py", "")]),
             inline(&["django==4.2", "django"])
         );
+    }
+
+    #[test]
+    fn a_project_that_is_built_keeps_to_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut put = |name: &str, text: &str| {
+            atomic_write(&dir.path().join(name), text.as_bytes(), 0o644).unwrap();
+            of(dir.path()).unwrap()
+        };
+        let none = put("pyproject.toml", "[build-system]\nrequires = ['poetry-core']\n[project]\nname = 'a'");
+        assert_eq!(none, Requirements::Built { pinned: Vec::new() });
+        let pinned = put("poetry.lock", "[[package]]\nname = 'django'\nversion = '5.1'\n");
+        assert_eq!(pinned, Requirements::Built { pinned: vec!["django==5.1".to_owned()] });
     }
 
     #[test]
