@@ -56,8 +56,8 @@ pub(super) fn build(folder: &Path, order: &Order, work: &Path, output: &Output) 
     let wheels = work.join("wheels");
     std::fs::create_dir(&wheels).map_err(on("create", &wheels))?;
     let project = project.unwrap_or_default();
-    let app = app_name(order, &project, &folder)?;
     let built = if builds { build_or_leave(&tools, &folder, output)? } else { Built::Nothing };
+    let app = app_name(order, &project, built.wheel(), &folder)?;
     let (own, wanted) = match &built {
         Built::Whole(wheel) => (wheel.copied(&wheels)?, requirements::built(&folder)?),
         part => {
@@ -179,12 +179,12 @@ fn lacking(own: &Wheel, folder: &Path, manage: &str) -> Option<String> {
 }
 
 /// The app's name: asked for, else what the project says of itself, else its folder's.
-fn app_name(order: &Order, project: &PyProject, folder: &Path) -> Result<AppName> {
+fn app_name(order: &Order, project: &PyProject, built: Option<&Wheel>, folder: &Path) -> Result<AppName> {
     if let Some(name) = &order.name {
         return Ok(name.clone());
     }
     let said = project.flipside().app.or_else(|| project.name().map(str::to_owned));
-    let name = said.unwrap_or_else(|| {
+    let name = said.or_else(|| built.map(|wheel| wheel.name.clone())).unwrap_or_else(|| {
         folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     });
     let spelled = spelled(&name);
