@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flipside_testbed import processes, releases
+from flipside_testbed import processes, releases, tools
 from flipside_testbed.places import Ports
 from flipside_testbed.processes import NotSo, Process, alive
 from flipside_testbed.report import Report, claim
@@ -97,3 +97,18 @@ def test_waiting_gives_up(tmp_path: Path) -> None:
     with pytest.raises(NotSo, match="a miracle"):
         processes.wait_for("a miracle", lambda: False, seconds=0.1)
     assert time.monotonic() - begun < 5
+
+
+def test_an_old_rust_is_named_with_the_one_that_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(tools.Missing, match="there is no cargo"):
+        tools.cargo()
+    old = tmp_path / "cargo"
+    old.write_text("#!/bin/sh\necho cargo 1.65.0\n")
+    old.chmod(0o755)
+    with pytest.raises(tools.Missing, match=r"Rust 1\.\d+\.\d+ or newer is needed, and .* is cargo 1\.65\.0"):
+        tools.cargo()
+    old.write_text("#!/bin/sh\necho 'cargo 2.0.0-nightly (abc 2031-01-01)'\n")
+    assert tools.cargo() == str(old)

@@ -20,14 +20,10 @@ def environment() -> dict[str, str]:
 
 def binaries(into: Path, faults: bool = False, release: bool = False) -> None:
     """Builds, in the quick profile or as a release; with `faults` the agent obeys FLIPSIDE_FAULT."""
-    if shutil.which("cargo") is None:
-        raise Missing(
-            "cargo is not on the PATH: install Rust from https://rustup.rs (Debian's own is too old)"
-        )
     # As the Rust tests are built: their dependencies have features that the programs' own lack.
     features = ["--tests", "--features", "flipside-agent/faults"] if faults else []
     profile = ["--release"] if release else []
-    argv = ["cargo", "build", "--workspace", "--bins", "--locked", *profile, *features]
+    argv = [tools.cargo(), "build", "--workspace", "--bins", "--locked", *profile, *features]
     done = subprocess.run(argv, cwd=CHECKOUT, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise Missing(f"{' '.join(argv)} failed:\n{done.stderr[-4000:]}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,27 @@ def _venv(name: str, packages: list[str], installer: Path | None) -> Path:
     return folder
 
 
+def cargo() -> str:
+    """cargo, when it is new enough for this workspace."""
+    found = shutil.which("cargo")
+    needed = re.search(r'^rust-version = "([\d.]+)"', (places.CHECKOUT / "Cargo.toml").read_text(), re.M)[1]
+    if found:
+        said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
+        version = re.search(r"\d+\.\d+\.\d+", said)
+        if version and _numbers(version[0]) >= _numbers(needed):
+            return found
+        said = said.strip() or "of no known version"
+    raise Missing(
+        f"Rust {needed} or newer is needed, and "
+        + (f"{found} is {said}" if found else "there is no cargo on the PATH")
+        + ": install it from https://rustup.rs (Debian's own is too old), and let ~/.cargo/bin come first"
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
 @contextmanager
 def lock(name: str) -> Iterator[None]:
     """Held while a tool is made: two testbeds of one user may want the same tool at once."""
@@ -191,6 +213,7 @@ def _run(argv: list[str], env: dict[str, str]) -> None:
 if __name__ == "__main__":
     try:
         debian_packages()
+        cargo()
         print({"uv": uv, "ruff": ruff, "pytest": pytest}[sys.argv[1]]())
     except Missing as missing:
         sys.exit(str(missing))
