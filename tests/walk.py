@@ -38,8 +38,7 @@ def everywhere(walk: Walk, names: list[str], twice: bool) -> Iterator[tuple[str,
                 )
             if twice:
                 walk.prepare(way)
-                # What was switched and asked is finished, not undone.
-                again = "retire:exit:during" if step in ("after", "retire") else f"{step}:exit:undo"
+                again = f"{step}:exit:undo"
                 yield f"{way.name} {step} twice", walk.kill_at(way, step, "during", again=again)
     left = set(walk.every_step()) - walked
     if not names and left:

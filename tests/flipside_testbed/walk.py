@@ -230,8 +230,15 @@ class Walk:
                 self.host.start_agent()
 
     def _die_again(self, fault: str) -> None:
+        begun = self.log.stat().st_size
         pid = self._start_unseen(fault)
-        wait_for(f"the agent to die at {fault}", lambda: not alive(pid), 120)
+
+        def died_or_ended() -> bool:
+            # What was switched is finished, and never comes to its undo.
+            return not alive(pid) or b"DeploymentEnded" in self.log.read_bytes()[begun:]
+
+        wait_for(f"the agent to die at {fault}", died_or_ended, 120)
+        self.host.agent.kill()
         self.host.agent.forget()
 
     def harm_at(self, way: Way, step: str, victim: str) -> str:
