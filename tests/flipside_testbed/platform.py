@@ -57,7 +57,6 @@ class Platform:
 
     def up(self, faults: bool = False, release: bool = False) -> None:
         """Everything but apps; what is built obeys faults, or is a release build."""
-        self.root.mkdir(parents=True, exist_ok=True)
         users.remember(self.root)
         build.binaries(self.root / "bin", faults, release)
         for host in self.hosts.values():
@@ -93,6 +92,7 @@ class Platform:
     def assign(self, assigned: dict[str, tuple[str, ...]], apps: dict[str, dict[str, Any]]) -> None:
         """Says in pillar which apps there are, and where."""
         self.assigned, self.apps = assigned, apps
+        users.remember(self.root)
         if is_root():
             for app in set.intersection(*(set(assigned.get(name, ())) for name in MINIONS)):
                 # Both minions would add it to this one machine at once, and useradd is not made for that.

@@ -23,6 +23,9 @@ def ours() -> list[str]:
 
 def remember(root: Path) -> None:
     """Notes who was there before the first testbed that is up now, so that they stay."""
+    root.mkdir(parents=True, exist_ok=True)
+    if (root / NOTE).exists():
+        return
     first = next(iter(_others(root)), None)
     (root / NOTE).write_text(first.read_text() if first else json.dumps(ours()))
 
