@@ -122,9 +122,20 @@ class Project:
 
     def look(self, *named: str) -> dict:
         """The report of a pre-flight that only looks."""
-        argv = ["-I", str(SCRIPTS / "preflight.py"), "--loader", str(SCRIPTS / "loader.py")]
-        argv += ["--schema", str(SCRIPTS / "schema.py"), "--schema-only", "--path", "/", "--host", "x"]
-        done = self._run(*argv, *(["--named", *named] if named else []))
+        named = ("--named", *named) if named else ()
+        return self.preflight("--schema", str(SCRIPTS / "schema.py"), "--schema-only", "--path", "/", *named)
+
+    def preflight(self, *more: str) -> dict:
+        """What a pre-flight reports."""
+        argv = [
+            "-I",
+            str(SCRIPTS / "preflight.py"),
+            "--loader",
+            str(SCRIPTS / "loader.py"),
+            "--host",
+            "x.org",
+        ]
+        done = self._run(*argv, *more)
         return json.loads(done.stdout.strip().splitlines()[-1])["flipside_preflight"]
 
 
@@ -206,3 +217,21 @@ def test_migrations_that_cannot_be_loaded_are_told_with_file_and_line(project: P
         "shop/migrations/0002_broken.py", SECOND.replace("0001_initial", "0009_lost").replace("{}", "")
     )
     assert "0009_lost" in project.look()["error"]
+
+
+def test_an_error_that_django_answers_for_is_told_whoever_logs_it_and_also_behind_https(
+    project: Project,
+) -> None:
+    project.write("urls.py", "from django.urls import path\nurlpatterns = [path('sick/', lambda r: 1 / 0)]\n")
+    quiet = "ROOT_URLCONF, ALLOWED_HOSTS, LOGGING_CONFIG = 'urls', ['x.org'], None\n"
+    redirect = (
+        "SECURE_SSL_REDIRECT = True\nSECURE_PROXY_SSL_HEADER = ('HTTP_X_FORWARDED_PROTO', 'https')\n"
+        "MIDDLEWARE = ['django.middleware.security.SecurityMiddleware']\n"
+    )
+    for settings in (quiet, quiet + redirect):
+        project.write("conf.py", SETTINGS + settings)
+        report = project.preflight("--path", "/sick/")
+        assert (report["ok"], report["status"]) == (False, 500), report
+        assert report["error"].startswith("ZeroDivisionError"), report
+        assert any('urls.py", line 2' in line for line in report["traceback"]), report
+        assert project.preflight("--path", "/none/")["status"] == 404

@@ -22,6 +22,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
 MOST_BODY = 1 << 20
@@ -59,14 +60,15 @@ def environ(path: str, host: str, https: bool) -> dict[str, Any]:
     }
 
 
-def ask(application: Callable[..., Any], question: dict[str, Any]) -> int:
-    """The status that the application answers."""
-    answered: list[int] = []
+def ask(application: Callable[..., Any], question: dict[str, Any]) -> tuple[int, str]:
+    """The status that the application answers, and where it sends a browser."""
+    answered: list[tuple[int, str]] = []
 
-    def start_response(status: str, _headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         if exc_info is not None:
             raise exc_info[1].with_traceback(exc_info[2])
-        answered[:] = [int(status.split(" ", 1)[0])]
+        to = next((value for name, value in headers if name.lower() == "location"), "")
+        answered[:] = [(int(status.split(" ", 1)[0]), to)]
         return lambda _data: None
 
     body = application(question, start_response)
@@ -117,11 +119,30 @@ def look_at_schema(report: dict[str, Any], asked: argparse.Namespace) -> None:
             raise
 
 
+def listen_for_errors(report: dict[str, Any]) -> None:
+    """Has Django tell of the exceptions that it answers with a page: who logs them, and where, is the app's own
+    choice."""
+    signals = sys.modules.get("django.core.signals")
+    if signals:
+
+        def heard(**_about: Any) -> None:
+            error = sys.exc_info()[1]
+            if error is not None:
+                told(report, error)
+
+        signals.got_request_exception.connect(heard, weak=False)
+
+
 def answered_well(report: dict[str, Any], application: Callable[..., Any], asked: argparse.Namespace) -> bool:
-    """Asks once, and puts into the report what came of it."""
+    """Asks once, and puts into the report what came of it. Who sends a browser to the same page over https is
+    asked as if by the proxy that does https."""
     report["error"], report["traceback"] = "", []
     try:
-        report["status"] = ask(application, environ(asked.path, asked.host, asked.https))
+        status, to = ask(application, environ(asked.path, asked.host, asked.https))
+        if not asked.https and 300 <= status < 400 and to.startswith("https://"):
+            if urlsplit(to).path == urlsplit(asked.path).path:
+                status, _ = ask(application, environ(asked.path, asked.host, True))
+        report["status"] = status
     except Exception as error:  # to a browser the server answers for such an app
         report["status"] = 500
         told(report, error)
@@ -161,6 +182,7 @@ def main() -> dict[str, Any]:
         if asked.schema_only:
             report["ok"] = True
         else:
+            listen_for_errors(report)
             until = begun + asked.patience
             while not answered_well(report, application, asked) and time.monotonic() < until:
                 time.sleep(0.25)
