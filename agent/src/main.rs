@@ -99,6 +99,7 @@ enum Way {
 }
 
 fn main() -> ExitCode {
+    flipside_backup::memory::give_back();
     let args = Args::parse();
     boot::trace();
     let ended = match &args.child {

@@ -9,6 +9,7 @@ mod fault;
 pub mod follow;
 mod hex;
 pub mod media;
+pub mod memory;
 pub mod pages;
 pub mod restore;
 pub mod retain;

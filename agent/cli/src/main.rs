@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    flipside_backup::memory::give_back();
     let cli = args::Cli::parse();
     let output = output::Output::of(&cli.shared);
     let code = commands::run(cli, &output).unwrap_or_else(|failure| output.failure(&failure));

@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn a_project_that_is_built_keeps_to_its_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let mut put = |name: &str, text: &str| {
+        let put = |name: &str, text: &str| {
             atomic_write(&dir.path().join(name), text.as_bytes(), 0o644).unwrap();
             of(dir.path()).unwrap()
         };
