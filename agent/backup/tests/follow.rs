@@ -305,12 +305,7 @@ fn a_file_that_was_changed_past_sqlite_is_found_out_after_a_start_that_compared_
 fn any_page_size_is_followed() {
     for size in [512, 1024, 8192, 65536] {
         let bed = Bed::new();
-        let app = bed.open();
-        app.execute_batch(&format!(
-            "PRAGMA page_size={size}; PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB, n INT)"
-        ))
-        .unwrap();
-        insert(&app, 300);
+        let app = bed.sized(size, 300);
         let following = bed.follow();
         following.backup();
         app.execute_batch("UPDATE t SET n=1 WHERE id%9=0; DELETE FROM t WHERE id%4=1; VACUUM").unwrap();

@@ -18,13 +18,7 @@ const LOCKED: u32 = (1 << 30) / PAGE + 1;
 #[test]
 fn the_page_that_sqlite_locks_is_passed_over() {
     let bed = Bed::new();
-    let app = bed.open();
-    app.execute_batch(&format!(
-        "PRAGMA page_size={PAGE}; PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB, n INT)"
-    ))
-    .unwrap();
-    insert(&app, 100);
-    app.close().unwrap();
+    bed.sized(PAGE, 100).close().unwrap();
     grow(&bed.db());
 
     let app = bed.open();

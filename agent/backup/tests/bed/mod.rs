@@ -51,9 +51,16 @@ impl Bed {
 
     /// A database with a log and a table of some rows.
     pub fn seeded(&self, rows: u32) -> Connection {
+        self.sized(4096, rows)
+    }
+
+    /// The same, with pages of this size.
+    pub fn sized(&self, page: u32, rows: u32) -> Connection {
         let connection = self.open();
         connection
-            .execute_batch("PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB, n INT)")
+            .execute_batch(&format!(
+                "PRAGMA page_size={page}; PRAGMA journal_mode=wal; CREATE TABLE t(id INTEGER PRIMARY KEY, x BLOB, n INT)"
+            ))
             .unwrap();
         insert(&connection, rows);
         connection

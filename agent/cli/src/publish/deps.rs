@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     package,
-    requirements::Requirements,
+    requirements::{self, Requirements},
     wheel::{self, Wheel},
 };
 use crate::{
@@ -117,9 +117,9 @@ pub(crate) fn lock(
         return counted(file);
     }
     let input = tools.work.join("wanted.in");
-    let (mut lines, listed) = match wanted {
-        Requirements::Built { .. } => (Vec::new(), None),
-        Requirements::Listed { file, inline } => (inline.clone(), file.as_ref()),
+    let (mut lines, listed, pinned) = match wanted {
+        Requirements::Built => (Vec::new(), None, requirements::locked(folder)?),
+        Requirements::Listed { file, inline } => (inline.clone(), file.as_ref(), Vec::new()),
     };
     if let Some(built) = built {
         let extras = if extras.is_empty() { String::new() } else { format!("[{}]", extras.join(",")) };
@@ -136,9 +136,7 @@ pub(crate) fn lock(
     if let Some(listed) = listed {
         tool = tool.args([listed]);
     }
-    if let Requirements::Built { pinned } = wanted
-        && !pinned.is_empty()
-    {
+    if !pinned.is_empty() {
         let constraints = tools.work.join("pinned.txt");
         files::atomic_write(&constraints, (pinned.join("\n") + "\n").as_bytes(), 0o600)?;
         tool = tool.args(["--constraint".as_ref(), constraints.as_os_str()]);

@@ -59,7 +59,7 @@ pub(super) fn build(folder: &Path, order: &Order, work: &Path, output: &Output) 
     let built = if builds { build_or_leave(&tools, &folder, output)? } else { Built::Nothing };
     let app = app_name(order, &project, built.wheel(), &folder)?;
     let (own, wanted) = match &built {
-        Built::Whole(wheel) => (wheel.copied(&wheels)?, requirements::built(&folder)?),
+        Built::Whole(wheel) => (wheel.copied(&wheels)?, Requirements::Built),
         part => {
             let version = part.wheel().map(|wheel| wheel.version.as_str());
             let about = About { app: &app, version: project.version().or(version), project: &project };

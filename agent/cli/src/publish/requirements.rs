@@ -18,10 +18,7 @@ const FILES: [&str; 4] =
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Requirements {
     /// In the metadata of the wheel that it builds.
-    Built {
-        /// The versions that Poetry or Pipenv locked.
-        pinned: Vec<String>,
-    },
+    Built,
     /// In a file or a lock, or in a pyproject.toml that builds nothing; a Django project needs Django in any
     /// case.
     Listed {
@@ -35,14 +32,9 @@ pub(crate) enum Requirements {
 /// Those of the project in `dir`.
 pub(crate) fn of(dir: &Path) -> Result<Requirements> {
     match PyProject::read(dir)? {
-        Some(project) if project.builds() => built(dir),
+        Some(project) if project.builds() => Ok(Requirements::Built),
         _ => listed(dir),
     }
-}
-
-/// Those of the project in `dir`, which is built.
-pub(crate) fn built(dir: &Path) -> Result<Requirements> {
-    Ok(Requirements::Built { pinned: locked(dir)? })
 }
 
 /// Those of the project in `dir`, which is not built.
@@ -68,7 +60,7 @@ impl Requirements {
     /// As arguments of `uv run`.
     pub(crate) fn for_run(&self) -> Vec<String> {
         match self {
-            Self::Built { .. } => vec!["--with".to_owned(), ".".to_owned()],
+            Self::Built => vec!["--with".to_owned(), ".".to_owned()],
             Self::Listed { file, inline } => {
                 let mut arguments = Vec::new();
                 if let Some(file) = file {
@@ -98,8 +90,8 @@ fn lock(path: &Path) -> Result<Option<String>> {
     }
 }
 
-/// What other tools than uv locked.
-fn locked(dir: &Path) -> Result<Vec<String>> {
+/// The versions that other tools than uv locked.
+pub(crate) fn locked(dir: &Path) -> Result<Vec<String>> {
     let mut pinned = poetry(&dir.join("poetry.lock"))?;
     pinned.extend(pipenv(&dir.join("Pipfile.lock"))?);
     Ok(pinned)
@@ -210,12 +202,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let put = |name: &str, text: &str| {
             atomic_write(&dir.path().join(name), text.as_bytes(), 0o644).unwrap();
-            of(dir.path()).unwrap()
+            (of(dir.path()).unwrap(), locked(dir.path()).unwrap())
         };
         let none = put("pyproject.toml", "[build-system]\nrequires = ['poetry-core']\n[project]\nname = 'a'");
-        assert_eq!(none, Requirements::Built { pinned: Vec::new() });
+        assert_eq!(none, (Requirements::Built, Vec::new()));
         let pinned = put("poetry.lock", "[[package]]\nname = 'django'\nversion = '5.1'\n");
-        assert_eq!(pinned, Requirements::Built { pinned: vec!["django==5.1".to_owned()] });
+        assert_eq!(pinned, (Requirements::Built, vec!["django==5.1".to_owned()]));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
     let venv = staging.join("venv").display().to_string();
     let python = ctx.host.config.python.display().to_string();
     let make = ["venv", "--quiet", "--relocatable", "--no-project", "--python", &python, &venv];
-    uv(ctx, &staging, builder.as_ref(), &make).await?;
+    uv(ctx, builder.as_ref(), &make).await?;
     point(Step::Venv, Moment::During).await?;
     let interpreter = format!("{venv}/bin/python");
     let list = staging.join("requirements.txt").display().to_string();
@@ -84,7 +84,7 @@ pub(super) async fn work(ctx: &Context) -> Result<String, Failure> {
         "--requirement",
         &list,
     ];
-    uv(ctx, &staging, builder.as_ref(), &install).await?;
+    uv(ctx, builder.as_ref(), &install).await?;
     let (paths, release, root) = (ctx.paths.clone(), ctx.work.release.clone(), builder.is_some());
     let sealed = ctx.work.hooks.prepare.as_ref().is_none_or(Vec::is_empty);
     tokio::task::spawn_blocking(move || finish(&paths, &release, root, sealed))
@@ -123,13 +123,8 @@ fn requirements(staging: &Path, manifest: &Manifest) -> Result<(), Failure> {
         .map_err(|error| fault("cannot write the list of wheels", &error))
 }
 
-async fn uv(
-    ctx: &Context,
-    staging: &Path,
-    builder: Option<&Account>,
-    arguments: &[&str],
-) -> Result<(), Failure> {
-    let home = staging.join(BUILD);
+async fn uv(ctx: &Context, builder: Option<&Account>, arguments: &[&str]) -> Result<(), Failure> {
+    let home = ctx.paths.staging(&ctx.work.release).join(BUILD);
     let owner = builder.map(|account| (account.uid, account.gid));
     beneath::ensure_dir(&home, 0o755, owner).map_err(|error| fault("cannot make uv's folder", &error))?;
     let home = home.display().to_string();

@@ -73,10 +73,11 @@ def _may_write(path):
     while not os.path.exists(path):
         path = os.path.dirname(path)
     about = os.stat(path)
-    if os.geteuid() in (0, about.st_uid):
-        return os.geteuid() == 0 or bool(about.st_mode & 0o200)
-    group = about.st_gid in (os.getegid(), *os.getgroups())
-    return bool(about.st_mode & (0o020 if group else 0o002))
+    if os.geteuid() == about.st_uid:
+        bit = 0o200
+    else:
+        bit = 0o020 if about.st_gid in (os.getegid(), *os.getgroups()) else 0o002
+    return os.geteuid() == 0 or bool(about.st_mode & bit)
 
 
 def _within(path, folder):
